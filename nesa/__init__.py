@@ -1,0 +1,32 @@
+"""NESA: curricula of tasks on which an Unstructured Recursive Network accumulates structure.
+
+Light by design: names below load their module on first use, so ``import nesa`` and ``nesa --help`` cost nothing.
+
+    nesa.run            the function that trains a curriculum (nesa.run.run)
+    nesa.load           open a finished run folder
+    nesa.NeuralPruning  the learner, an Avalanche plugin
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nesa.learner import NeuralPruning
+    from nesa.run import load, run
+
+__version__ = "0.1.0"
+__all__ = ["NeuralPruning", "__version__", "load", "run"]
+
+_HOMES = {"NeuralPruning": "nesa.learner", "load": "nesa.run", "run": "nesa.run"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nesa' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
