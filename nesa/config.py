@@ -7,6 +7,7 @@ module only reads them. After the door nothing changes: a ``Curriculum`` is reso
 Scope: data and their ranges. Rules that join several keys (ports that must fit the network) live in
 ``nesa.curriculum``. No torch here: ``nesa check`` and ``nesa schema`` must stay light.
 """
+# ruff: noqa: RUF009  (_key, _required and _section are thin names for dataclasses.field)
 
 from __future__ import annotations
 
@@ -179,19 +180,19 @@ class Task:
     iterations: int = _key(5, "I for this task; network.iterations unless given", low=1, high=1000)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Curriculum:
     """A whole curriculum, resolved: enough to repeat the run."""
 
     name: str = _required("name of the curriculum; part of the run folder's name", pattern=NAME_PATTERN)
-    tasks: tuple[Task, ...] = _required("the tasks, in the order in which they are learned")
+    description: str = _key("", "free text for people")
+    seed: int = _key(0, "seed of everything random", low=0, high=2**32 - 1)
     input: Input = _required("the shape of one sample")
     network: Network = _required("the recursive network")
-    seed: int = _key(0, "seed of everything random", low=0, high=2**32 - 1)
-    description: str = _key("", "free text for people")
     penalties: Penalties = _section(Penalties, "penalties of every task that does not say otherwise")
     learner: Learner = _section(Learner, "how tasks are learned one after the other")
     training: Training = _section(Training, "training of every task that does not say otherwise")
+    tasks: tuple[Task, ...] = _required("the tasks, in the order in which they are learned")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
