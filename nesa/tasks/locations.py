@@ -1,0 +1,47 @@
+"""Where data are looked for and where decoded copies are kept.
+
+The order is: the folder given with ``--data``, the folder in ``$NESA_DATA``, the user's cache directory. Light.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+VARIABLE = "NESA_DATA"
+
+
+def _user_cache() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("nesa", appauthor=False))
+
+
+@dataclass(frozen=True)
+class DataDirs:
+    """The folders of one command: ``data`` is what ``--data`` named, ``cache`` replaces the user's cache directory."""
+
+    data: Path | None = None
+    cache: Path | None = None
+
+    @property
+    def store(self) -> Path:
+        """The folder that downloads and decoded copies are written to."""
+        return Path(self.cache) if self.cache is not None else _user_cache()
+
+    @property
+    def named(self) -> tuple[tuple[str, Path], ...]:
+        """The folders to look in, in order, each with the words that tell the user where it came from."""
+        places = []
+        if self.data is not None:
+            places.append(("--data", Path(self.data).expanduser()))
+        if os.environ.get(VARIABLE):
+            places.append((f"${VARIABLE}", Path(os.environ[VARIABLE]).expanduser()))
+        places.append(("the cache directory", self.store))
+        return tuple(places)
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folders to look in, in order; a folder that was named twice appears once."""
+        return tuple(dict.fromkeys(path for _, path in self.named))

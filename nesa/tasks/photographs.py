@@ -1,0 +1,37 @@
+"""The photographs inside scikit-image, and the crops that training and test may take from them.
+
+Only files that come with scikit-image's wheel are used: nothing is downloaded. The right part of each photograph is
+for the test set, the rest for training, so that no test pixel was ever seen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+NAMES = (
+    "astronaut",
+    "brick",
+    "camera",
+    "chelsea",
+    "coffee",
+    "coins",
+    "grass",
+    "gravel",
+    "moon",
+    "motorcycle",
+    "rocket",
+)
+TRAIN_SHARE = 0.7  # of a photograph's width
+
+
+def photograph(name: str) -> np.ndarray:
+    """uint8 (H, W) or (H, W, 3), as scikit-image stores it."""
+    from skimage import data
+
+    return data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)()
+
+
+def region(photo: np.ndarray, part: str) -> np.ndarray:
+    """The columns of ``photo`` that ``part`` ("train" or "test") may see."""
+    cut = round(photo.shape[1] * TRAIN_SHARE)
+    return photo[:, :cut] if part == "train" else photo[:, cut:]
