@@ -177,9 +177,9 @@ def interpolate(root: Node, problems: list[Problem]) -> None:
             sentence = f"{show(node)} names {'no key' if target is None else 'more than one value'} of this curriculum"
         if sentence:
             problems.append(node.place.problem(join(path), sentence))
-            node.value, node.text = None, ""
+            node.value, node.text, node.broken = None, "", True
         elif seen and target is not None:
-            node.value, node.text = target.value, target.text
+            node.value, node.text, node.broken = target.value, target.text, target.broken
 
 
 def _scalars(node: Node, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Node]]:

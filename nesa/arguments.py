@@ -1,0 +1,140 @@
+"""What the console script ``nesa`` takes: commands, options, their help and examples.
+
+Light: argparse alone, because ``nesa --help`` answers in under 0.3 s. What the commands do is nesa.cli's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from nesa import __version__
+from nesa.config import NAME_PATTERN
+
+_EPILOG = """examples:
+  nesa check curricula/vision.yaml
+  nesa run curricula/quickstart.yaml
+  nesa run curricula/vision.yaml training.epochs=3 tasks.shapes.training.lr=1e-3 --seeds 0,1,2
+  nesa resume runs/vision-20250101-120000
+  nesa verify runs/vision-20250101-120000
+
+exit codes: 0 done, 1 the run failed, 2 wrong input, 130 interrupted, 143 terminated
+"""
+_RUN = """examples:
+  nesa run curricula/quickstart.yaml
+  nesa run curricula/vision.yaml --data ~/data --device cuda
+  nesa run curricula/vision.yaml learner.name=ewc learner.params.lambda=10 --name ewc --seeds 0,1,2
+"""
+_OVERRIDES = (
+    "changes of single keys, such as training.epochs=3, tasks[1].source=digits or tasks.shapes.training.lr=1e-3"
+)
+_DATA = "folder with data sets; before $NESA_DATA and the cache directory"
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line as a namespace: ``action`` names the command, ``overrides`` lists all key=value.
+
+    Raises SystemExit as argparse does: 0 after --help and --version, 2 after a mistake that it has printed.
+    """
+    parser = _parser()
+    args, rest = parser.parse_known_args(words)
+    # argparse takes positional arguments in one group; key=value may also stand behind options.
+    unknown = [word for word in rest if word.startswith("-") or not hasattr(args, "overrides")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    args.overrides = [*getattr(args, "overrides", []), *rest]
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    parser = argparse.ArgumentParser(
+        prog="nesa",
+        description="Train a curriculum of tasks on one recursive network and see the structure that accumulates.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(debug=False)
+    parser.add_argument("--version", action="version", version=f"nesa {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, help: str, epilog: str = "") -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            epilog=epilog,
+            parents=[common],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        made.set_defaults(action=name)
+        return made
+
+    run = command("run", "train a whole curriculum", _RUN)
+    _add_curriculum(run)
+    run.add_argument("--out", type=Path, metavar="DIR", help="folder that holds the runs (default: runs)")
+    run.add_argument("--name", type=_name, help="name of the run's folder (default: the curriculum's and the time)")
+    run.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="one run for each seed (default: the curriculum's)")
+    _add_places(run)
+    run.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    resume = command("resume", "go on with an interrupted run", "example:\n  nesa resume runs/vision-seed0\n")
+    resume.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    _add_places(resume)
+
+    check = command(
+        "check",
+        "validate a curriculum without training",
+        "examples:\n  nesa check curricula/vision.yaml\n  nesa check curricula/vision.yaml seed=3 --print\n",
+    )
+    _add_curriculum(check)
+    check.add_argument("--print", action="store_true", help="print the resolved curriculum")
+
+    tasks = command("tasks", "list the task sources", "examples:\n  nesa tasks\n  nesa tasks edges\n")
+    tasks.add_argument("name", nargs="?", metavar="NAME", help="show this source with its parameters")
+
+    verify = command("verify", "re-check every promise on a stored run", "example:\n  nesa verify runs/mine\n")
+    verify.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    verify.add_argument("--data", type=Path, metavar="DIR", help=_DATA)
+
+    command(
+        "schema",
+        "print the JSON Schema of a curriculum, for editors",
+        "example:\n  nesa schema > curricula/schema.json\n\nA curriculum that begins with\n"
+        "  # yaml-language-server: $schema=schema.json\nis completed and checked by editors that know YAML.\n",
+    )
+    return parser
+
+
+def _add_curriculum(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("curriculum", metavar="CURRICULUM.yaml", help="the curriculum")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help=_DATA)
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder's name: letters, digits, '_', '-' and '.'")
+    return text
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = [int(part) for part in text.split(",")] if re.fullmatch(r"\d{1,9}(,\d{1,9})*", text) else []
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different whole numbers, such as 0,1,2")
+    return seeds
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not cpu, cuda or cuda:N")
+    return text

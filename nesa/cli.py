@@ -1,0 +1,227 @@
+"""The console script ``nesa``: arguments in, exit code out.
+
+    0    done
+    1    the run failed
+    2    the user's input is wrong
+    130  interrupted (Ctrl-C), 143 terminated
+
+Results go to stdout, progress and errors to stderr. Errors that a user can cause are printed without a traceback;
+``--debug`` shows it. Everything heavy is imported inside the command that needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nesa import arguments
+from nesa.errors import CurriculumError, NesaError, UserError
+
+if TYPE_CHECKING:
+    from nesa.config import Curriculum
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: like Ctrl-C to everyone who saves state on the way out."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot write must not end a command
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        args = arguments.parse(words)
+    except SystemExit as stop:  # --help, --version, or a usage error that argparse has printed
+        return stop.code if isinstance(stop.code, int) else 2
+    args.words = words
+    try:
+        return COMMANDS[args.action](args)
+    except KeyboardInterrupt as stop:
+        if args.debug:
+            raise
+        terminated = isinstance(stop, Terminated)
+        print("terminated" if terminated else "interrupted", file=sys.stderr)
+        return TERMINATED if terminated else INTERRUPTED
+    except BrokenPipeError:  # `nesa tasks | head`: the reader has gone, and nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except NesaError as error:
+        if args.debug:
+            raise
+        lines = str(error) if isinstance(error, CurriculumError) else f"error: {error}"
+        print(lines, file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        if args.debug:
+            raise
+        name = type(error).__name__
+        print(f"error: unexpected {name}: {error}\nThis is a mistake in nesa: --debug shows where.", file=sys.stderr)
+        return 1
+
+
+# Commands -----------------------------------------------------------------------------------------------------------
+
+
+def _run(args: argparse.Namespace) -> int:
+    from nesa.curriculum import load
+    from nesa.progress import Progress
+
+    curriculum = load(args.curriculum, args.overrides)
+    seeds = args.seeds or [curriculum.seed]
+    with _terminable():
+        from nesa.run import run
+
+        for seed in seeds:
+            name = f"{args.name}-seed{seed}" if args.name and len(seeds) > 1 else args.name
+            with Progress(quiet=args.quiet) as progress:
+                folder = run(
+                    replace(curriculum, seed=seed),
+                    out=args.out,
+                    name=name,
+                    seed=seed,
+                    device=args.device,
+                    data=args.data,
+                    command=["nesa", *args.words],
+                    progress=progress,
+                )
+            _where(folder)
+    return 0
+
+
+def _resume(args: argparse.Namespace) -> int:
+    with _terminable():
+        from nesa.run import resume
+
+        resume(args.run, data=args.data, device=args.device)
+    _where(args.run)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from nesa.curriculum import dump, load
+
+    curriculum = load(args.curriculum, args.overrides)
+    if args.print:
+        print(dump(curriculum), end="")
+        return 0
+    print(f"{args.curriculum}: {_summary(curriculum)}")
+    for note in _notes(curriculum):
+        print(f"note: {note}")
+    return 0
+
+
+def _tasks(args: argparse.Namespace) -> int:
+    from nesa.document import suggestion
+    from nesa.tasks import SOURCES
+
+    if args.name is None:
+        width = max(map(len, SOURCES))
+        for name, source in SOURCES.items():
+            print(f"{name:<{width}}  {source.summary}")
+        print(f"{'module.function':<{width}}  your own function that returns arrays, imported only when named")
+        return 0
+    if args.name not in SOURCES:
+        near = suggestion(args.name, list(SOURCES)) or f"; there are {', '.join(SOURCES)}"
+        raise UserError(f"no task source is called {args.name!r}{near}")
+    source = SOURCES[args.name]
+    print(f"{source.name}: {source.summary}\n\ndifficulty: {source.difficulty}")
+    print("\nparameters:" if source.params else "\nno parameters")
+    for p in source.params:
+        default = "needed" if p.required else f"default {'none' if p.default is None else p.default}"
+        limits = f", {'|'.join(map(str, p.choices))}" if p.choices else ""
+        if p.low is not None or p.high is not None:
+            limits += f", {'' if p.low is None else f'{p.low:g}'}..{'' if p.high is None else f'{p.high:g}'}"
+        print(f"  {p.name}: {p.type.__name__}, {default}{limits}\n      {p.help}")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from nesa.verify import verify
+
+    checks = verify(args.run, data=args.data)
+    width = max((len(check.name) for check in checks), default=0)
+    for check in checks:
+        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{width}}  {check.detail}".rstrip())
+    failed = sum(not check.ok for check in checks)
+    print(f"{len(checks)} checks, {failed} failed")
+    return 1 if failed or not checks else 0
+
+
+def _schema(args: argparse.Namespace) -> int:
+    import json
+
+    from nesa.schema import schema
+
+    print(json.dumps(schema(), indent=2))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "resume": _resume,
+    "check": _check,
+    "tasks": _tasks,
+    "verify": _verify,
+    "schema": _schema,
+}
+
+
+# Words --------------------------------------------------------------------------------------------------------------
+
+
+def _summary(curriculum: Curriculum) -> str:
+    net = curriculum.network
+    neurons = f"{net.neurons:,} neurons" if net.grid is None else f"grid {' x '.join(map(str, net.grid))}"
+    names = ", ".join(task.name for task in curriculum.tasks)
+    plural = "" if len(curriculum.tasks) == 1 else "s"
+    learner = curriculum.learner.name
+    return f"fine. {len(curriculum.tasks)} task{plural} ({names}), {neurons}, I = {net.iterations}, learner {learner}"
+
+
+def _notes(curriculum: Curriculum) -> list[str]:
+    from nesa.rules import is_own
+
+    notes = []
+    for task in curriculum.tasks:
+        notes += [
+            f"task {task.name} calls your own function {source}, which `run` imports and `check` has not"
+            for source in (task.source, task.fallback)
+            if source is not None and is_own(source)
+        ]
+        if task.fallback is not None:
+            notes.append(f"task {task.name} falls back to {task.fallback}, loudly, where {task.source} cannot be had")
+    return notes
+
+
+def _where(folder: Path) -> None:
+    print(f"run: {folder}\nsee: tensorboard --logdir {folder} --samples_per_plugin images=100")
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside, SIGTERM raises Terminated in the main thread."""
+
+    def terminate(signum: int, frame: Any) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

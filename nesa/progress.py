@@ -1,0 +1,121 @@
+"""One calm display of how far a run is, on stderr.
+
+On a terminal: one bar for the task in hand, which stays as one line when the task is done. Elsewhere (a log file, a
+batch job): one plain line for each epoch. ``NO_COLOR`` is honoured. Nothing is ever written to stdout, which is for
+results.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any, TextIO
+
+YELLOW, PLAIN = "\033[33m", "\033[0m"
+
+
+class Progress:
+    """Shows tasks, epochs, steps and downloads; a context manager that leaves the terminal tidy.
+
+    ``stream`` is stderr unless given; ``quiet`` shows messages and warnings only.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False):
+        self.stream = sys.stderr if stream is None else stream
+        self.terminal = self.stream.isatty() and os.environ.get("TERM") != "dumb"
+        self.colour = self.terminal and not os.environ.get("NO_COLOR")
+        self.quiet = quiet
+        self._bar: Any = None  # the tqdm bar of the task, or of the load, that is shown
+        self._label = ""
+        self._loading = ""
+        self._epochs = 0
+        self._started = 0.0
+
+    def task(self, name: str, index: int, total: int, epochs: int, steps: int) -> None:
+        """Task ``name``, number ``index`` (from 0) of ``total``, begins: ``epochs`` epochs of ``steps`` steps each."""
+        self._end()
+        self._label, self._epochs, self._started = f"[{index + 1}/{total}] {name}", epochs, time.monotonic()
+        self._open(self._label, epochs * steps, "step")
+        if not self.terminal:
+            self._line(f"{self._label}: {epochs} epochs of {steps} steps")
+
+    def step(self, n: int = 1) -> None:
+        """``n`` more optimiser steps are done."""
+        if self._bar is not None:
+            self._bar.update(n)
+
+    def epoch(self, number: int, **figures: float) -> None:
+        """Epoch ``number`` (from 1) is done; ``figures`` are shown by name, such as loss=0.41, val_accuracy=0.92."""
+        text = "  ".join(f"{name} {_figure(value)}" for name, value in figures.items())
+        if self._bar is not None:
+            self._bar.set_description_str(f"{self._label} epoch {number}/{self._epochs}", refresh=False)
+            self._bar.set_postfix_str(text)
+        elif not self.quiet:
+            seconds = time.monotonic() - self._started
+            self._line(f"{self._label}: epoch {number}/{self._epochs}  {text}  {seconds:.0f} s")
+
+    def __call__(self, label: str, done: int, total: int | None) -> None:
+        """Something before the training, such as a download, is at ``done`` of ``total`` (None: unknown)."""
+        if label != self._loading:
+            self._end()
+            self._loading = label
+            self._open(label, total, "")
+            if not self.terminal:
+                self._line(f"{label} ...")
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+        if total is not None and done >= total:
+            self._end()
+
+    def message(self, text: str) -> None:
+        """One line for people, above the bar."""
+        self._line(text)
+
+    def warning(self, text: str) -> None:
+        """One line that must not be missed."""
+        self._line(f"{YELLOW}warning:{PLAIN} {text}" if self.colour else f"warning: {text}")
+
+    def close(self) -> None:
+        """Leave the display; what was shown stays as text."""
+        self._end()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self, label: str, total: int | None, unit: str) -> None:
+        if not self.terminal or self.quiet:
+            return
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=total,
+            desc=label,
+            file=self.stream,
+            unit=unit or "",
+            unit_scale=not unit,
+            dynamic_ncols=True,
+            mininterval=0.2,
+            leave=bool(unit),
+            colour="cyan" if self.colour else None,
+        )
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self._loading = ""
+
+    def _line(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text, file=self.stream)
+        else:
+            print(text, file=self.stream, flush=True)
+
+
+def _figure(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
