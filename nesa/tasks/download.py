@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import os
@@ -11,6 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 
 from nesa.errors import DataError
@@ -111,3 +113,18 @@ def unpack(archive: Path, folder: Path, inner: str) -> Path:
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def expand(packed: Path) -> Path:
+    """NAME.gz as NAME beside it, written whole. Raises DataError when it is damaged."""
+    target = packed.with_suffix("")
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with gzip.open(packed) as source, fresh.open("wb") as file:
+            shutil.copyfileobj(source, file)
+        fresh.replace(target)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{packed}: the file cannot be unpacked: {error}") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+    return target

@@ -23,7 +23,7 @@ def resize(images: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
     out = np.empty((len(images), H, W, *images.shape[3:]), np.uint8)
     for i, image in enumerate(images):
-        out[i] = Image.fromarray(np.ascontiguousarray(image)).resize((W, H), Image.Resampling.BILINEAR)
+        out[i] = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((W, H), Image.Resampling.BILINEAR))
     return out
 
 

@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from nesa.errors import DataError
+
 VARIABLE = "NESA_DATA"
 
 
@@ -45,3 +47,18 @@ class DataDirs:
     def roots(self) -> tuple[Path, ...]:
         """The folders to look in, in order; a folder that was named twice appears once."""
         return tuple(dict.fromkeys(path for _, path in self.named))
+
+    def _candidates(self, path: str) -> tuple[Path, ...]:
+        asked = Path(path).expanduser()
+        return (asked,) if asked.is_absolute() else (asked, *(root / asked for root in self.roots))
+
+    def lookup(self, path: str) -> Path | None:
+        """A user's ``path``: as it is, from the current folder, then from each data folder; None when nowhere."""
+        return next((place for place in self._candidates(path) if place.exists()), None) if path else None
+
+    def find(self, path: str, what: str) -> Path:
+        """``lookup`` that raises DataError with every place looked in."""
+        if (found := self.lookup(path)) is None:
+            places = ", ".join(str(place.absolute()) for place in self._candidates(path))
+            raise DataError(f"{what} does not exist; looked for {places}")
+        return found

@@ -117,6 +117,7 @@ class Source:
     kind: Callable[[Mapping[str, Any]], str | None] = _image
     available: Callable[[Mapping[str, Any], DataDirs], bool] = field(default=lambda params, data: True)
     relations: Callable[[Mapping[str, Any]], list[tuple[str, str]]] = field(default=lambda params: [])
+    foreign: bool = False  # it runs the user's own code, and passes on parameters that are not in ``params``
 
     def complete(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """``params`` with the defaults filled in; whole numbers become floats where floats are wanted."""
@@ -135,6 +136,8 @@ class Source:
                 if message := known[key].problem(value):
                     problems.append((key, message))
                 continue
+            if self.foreign:
+                continue
             near = difflib.get_close_matches(str(key), known, 1)
             hint = f" (did you mean '{near[0]}'?)" if near else f"; it knows {', '.join(known) or 'no parameters'}"
             problems.append((str(key), f"unknown parameter of source '{self.name}'{hint}"))
@@ -142,3 +145,19 @@ class Source:
             if p.required and params.get(p.name) is None:
                 problems.append((p.name, f"source '{self.name}' needs this parameter: {p.help}"))
         return problems or self.relations(self.complete(params))
+
+    def misfit(self, params: Mapping[str, Any], size: tuple[int, ...], channels: int) -> str | None:
+        """Why complete ``params`` do not go with ``input.size`` and ``input.channels``; None when they do."""
+        kind, wanted = self.kind(params), self.size(params)
+        if kind == "image" and len(size) != 2:
+            return f"source '{self.name}' makes images: input.size must be [H, W], not {list(size)}"
+        if kind == "vector" and len(size) != 1:
+            fit = f"[{wanted[0]}]" if wanted else "[D]"
+            return f"source '{self.name}' makes vectors: input.size must be {fit}, not {list(size)}"
+        if wanted is not None and tuple(wanted) != tuple(size):
+            return f"source '{self.name}' makes samples of size {list(wanted)}, but input.size is {list(size)}"
+        if len(size) == 2 and channels not in (1, 3):
+            return f"images have 1 (grey) or 3 (colour) channels, not {channels}: set input.channels"
+        if len(size) == 1 and channels != 1:
+            return f"vectors have one channel, not {channels}: leave input.channels out"
+        return None

@@ -100,11 +100,3 @@ def _write(place: Path, arrays: Arrays) -> None:
         fresh.rename(place)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-
-
-def generated(rule: int, params: Mapping[str, Any], seed: int, size: tuple[int, ...], channels: int) -> dict[str, Any]:
-    """The identity of data that this version of the code generates with these libraries."""
-    from importlib.metadata import version
-
-    libraries = {name: version(name) for name in ("numpy", "scikit-image", "scikit-learn")}
-    return {"rule": rule, "params": dict(params), "seed": seed, "size": list(size), "channels": channels, **libraries}
