@@ -95,8 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_curriculum(check)
     check.add_argument("--print", action="store_true", help="print the resolved curriculum")
 
-    tasks = command("tasks", "list the task sources", "examples:\n  nesa tasks\n  nesa tasks edges\n")
-    tasks.add_argument("name", nargs="?", metavar="NAME", help="show this source with its parameters")
+    tasks = command(
+        "tasks",
+        "list the task sources with their parameters, or draw samples of one",
+        "examples:\n  nesa tasks\n  nesa tasks edges\n  nesa tasks shapes --preview shapes.png\n",
+    )
+    tasks.add_argument("name", nargs="?", metavar="NAME", help="show this source only")
+    tasks.add_argument("--preview", type=Path, metavar="PNG", help="draw a sheet of samples with their labels")
+    tasks.add_argument("--data", type=Path, metavar="DIR", help=_DATA)
 
     verify = command("verify", "re-check every promise on a stored run", "example:\n  nesa verify runs/mine\n")
     verify.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
@@ -113,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_curriculum(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("curriculum", metavar="CURRICULUM.yaml", help="the curriculum")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=_OVERRIDES)
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:

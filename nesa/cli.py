@@ -124,27 +124,18 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _tasks(args: argparse.Namespace) -> int:
-    from nesa.document import suggestion
-    from nesa.tasks import SOURCES
+    from nesa import tasks
 
-    if args.name is None:
-        width = max(map(len, SOURCES))
-        for name, source in SOURCES.items():
-            print(f"{name:<{width}}  {source.summary}")
-        print(f"{'module.function':<{width}}  your own function that returns arrays, imported only when named")
+    if args.preview is None:
+        print(tasks.describe(args.name))
         return 0
-    if args.name not in SOURCES:
-        near = suggestion(args.name, list(SOURCES)) or f"; there are {', '.join(SOURCES)}"
-        raise UserError(f"no task source is called {args.name!r}{near}")
-    source = SOURCES[args.name]
-    print(f"{source.name}: {source.summary}\n\ndifficulty: {source.difficulty}")
-    print("\nparameters:" if source.params else "\nno parameters")
-    for p in source.params:
-        default = "needed" if p.required else f"default {'none' if p.default is None else p.default}"
-        limits = f", {'|'.join(map(str, p.choices))}" if p.choices else ""
-        if p.low is not None or p.high is not None:
-            limits += f", {'' if p.low is None else f'{p.low:g}'}..{'' if p.high is None else f'{p.high:g}'}"
-        print(f"  {p.name}: {p.type.__name__}, {default}{limits}\n      {p.help}")
+    if args.name is None:
+        raise UserError("--preview draws one source: give its name, such as nesa tasks shapes --preview shapes.png")
+    from nesa.progress import Progress
+
+    with Progress() as progress:
+        data = tasks.DataDirs(args.data)
+        print(tasks.preview(args.name, {}, args.preview, data=data, progress=progress))
     return 0
 
 
@@ -192,14 +183,14 @@ def _summary(curriculum: Curriculum) -> str:
 
 
 def _notes(curriculum: Curriculum) -> list[str]:
-    from nesa.rules import is_own
+    from nesa.rules import source_called
 
     notes = []
     for task in curriculum.tasks:
         notes += [
             f"task {task.name} calls your own function {source}, which `run` imports and `check` has not"
             for source in (task.source, task.fallback)
-            if source is not None and is_own(source)
+            if (found := source_called(source)) is not None and found.foreign
         ]
         if task.fallback is not None:
             notes.append(f"task {task.name} falls back to {task.fallback}, loudly, where {task.source} cannot be had")

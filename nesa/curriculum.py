@@ -143,7 +143,9 @@ class _Door:
         values: dict[str, Any] = {}
         for key, child in self.keys(cls, path).items():
             nested = is_dataclass(hints[key]) or any(is_dataclass(part) for part in get_args(hints[key]))
-            if nested or key in more:
+            if child.broken:
+                self.bad.add(join((*path, key)))
+            if nested or key in more or child.broken:
                 continue
             try:
                 values[key] = typed(cls, key, child)

@@ -25,8 +25,12 @@ MAX_BYTES = 256 * 1024
 MAX_NODES = 20_000  # values in one file after anchors are expanded; a curriculum of 100 tasks has about 2,000
 MAX_DEPTH = 24
 MAX_INT = 2**63
+MAX_DIGITS = 100
 
 _TAG = "tag:yaml.org,2002:"
+# Kinds of scalars, and how each is read: 2001-01-01, '=' and '<<' are plain text to a curriculum.
+_SCALARS = {kind: kind for kind in ("null", "bool", "int", "float", "str")}
+_SCALARS |= {"timestamp": "str", "value": "str", "merge": "str"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Node:
     place: Place
     key_place: Place
     text: str = ""
+    broken: bool = False  # a problem has been said about the value, which stands here as None
 
     def plain(self) -> Any:
         """The value without places."""
@@ -80,6 +85,11 @@ def show(value: Any) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _code(character: Any) -> str:
+    """PyYAML gives the character itself, its number, or a byte."""
+    return f"U+{character if isinstance(character, int) else ord(character):04X}"
 
 
 def join(path: tuple[str | int, ...]) -> str:
@@ -132,7 +142,7 @@ class _Reader:
     def __init__(self, file: str, problems: list[Problem], line: int | None = None, column: int = 1):
         self.file, self.problems = file, problems
         self.line, self.column = line, column  # set for the command line, where every value is at one place
-        self.count = 0
+        self.count = self.depth = 0
 
     def place(self, mark: Any) -> Place:
         if self.line is not None or mark is None:
@@ -154,7 +164,7 @@ class _Reader:
             line = text.count("\n", 0, error.position) + 1
             column = error.position - text.rfind("\n", 0, error.position)
             place = Place(self.file, line, column) if self.line is None else self.place(None)
-            self.problems.append(place.problem("", f"character U+{ord(error.character):04X} is not allowed in YAML"))
+            self.problems.append(place.problem("", f"character {_code(error.character)} is not allowed in YAML"))
         except (ValueError, OverflowError, LookupError, AttributeError, TypeError, RecursionError) as error:
             # PyYAML lets some of its own slips through, for example chr() of an escape beyond U+10FFFF.
             mark = loader.get_mark() if loader is not None else None
@@ -162,11 +172,16 @@ class _Reader:
         return None
 
     def convert(self, loader: _Loader, node: Any, path: tuple[str | int, ...], key_place: Place) -> Node:
-        place = self.place(node.start_mark)
-        self.count += 1
-        if self.count > MAX_NODES or len(path) > MAX_DEPTH:
+        self.count, self.depth = self.count + 1, self.depth + 1
+        if self.count > MAX_NODES or self.depth > MAX_DEPTH:
             what = f"more than {MAX_NODES:,} values" if self.count > MAX_NODES else "an anchor that contains itself"
             raise yaml.MarkedYAMLError(problem=f"anchors expand to {what}", problem_mark=node.start_mark)
+        converted = self.node(loader, node, path, key_place)
+        self.depth -= 1
+        return converted
+
+    def node(self, loader: _Loader, node: Any, path: tuple[str | int, ...], key_place: Place) -> Node:
+        place = self.place(node.start_mark)
         kind = node.tag.removeprefix(_TAG)
         if isinstance(node, yaml.MappingNode) and kind == "map":
             return Node(self.mapping(loader, node, path), place, key_place)
@@ -175,37 +190,24 @@ class _Reader:
                 self.convert(loader, item, (*path, i), self.place(item.start_mark)) for i, item in enumerate(node.value)
             ]
             return Node(items, place, key_place)
-        if isinstance(node, yaml.ScalarNode):
-            return Node(self.scalar(loader, node, kind, path, place), place, key_place, node.value)
-        self.refuse_tag(node.tag, path, place)
-        return Node(None, place, key_place)
-
-    def refuse_tag(self, tag: str, path: tuple[str | int, ...], place: Place) -> None:
-        self.problems.append(place.problem(join(path), f"tag {show(tag)} is not allowed: a curriculum is data"))
-
-    def scalar(self, loader: _Loader, node: Any, kind: str, path: tuple[str | int, ...], place: Place) -> Any:
-        if kind in ("timestamp", "value", "merge"):
-            kind = "str"  # 2001-01-01, '=' and '<<' are plain text to a curriculum
-        if kind not in ("null", "bool", "int", "float", "str"):
-            self.problems.append(
-                place.problem(join(path), f"tag {show(node.tag)} is not allowed: a curriculum is data")
-            )
-            return None
-        if kind == "str":
-            try:
-                node.value.encode()
-            except UnicodeEncodeError:
-                self.problems.append(place.problem(join(path), "has half a character (a lone surrogate)"))
-                return None
-            return node.value
+        if not isinstance(node, yaml.ScalarNode) or kind not in _SCALARS:
+            return self.broken(place, key_place, path, f"tag {show(node.tag)} is not allowed: a curriculum is data")
         try:
-            value = getattr(loader, f"construct_yaml_{kind}")(node)
+            if kind in ("int", "float") and len(node.value) > MAX_DIGITS:
+                raise OverflowError
+            value = getattr(loader, f"construct_yaml_{_SCALARS[kind]}")(node)
             if kind == "int" and abs(value) > MAX_INT:
                 raise OverflowError
-            return value
+            node.value.encode()
+        except UnicodeEncodeError:
+            return self.broken(place, key_place, path, "has half a character (a lone surrogate)")
         except (ValueError, OverflowError, LookupError):
-            self.problems.append(place.problem(join(path), f"{show(node.value)} is not a number that can be read"))
-            return None
+            return self.broken(place, key_place, path, f"{show(node.value)} is not a number that can be read")
+        return Node(value, place, key_place, node.value)
+
+    def broken(self, place: Place, key_place: Place, path: tuple[str | int, ...], message: str) -> Node:
+        self.problems.append(place.problem(join(path), message))
+        return Node(None, place, key_place, broken=True)
 
     def mapping(self, loader: _Loader, node: Any, path: tuple[str | int, ...]) -> dict[str, Node]:
         own: dict[str, Node] = {}

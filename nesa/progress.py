@@ -37,7 +37,7 @@ class Progress:
         self._end()
         self._label, self._epochs, self._started = f"[{index + 1}/{total}] {name}", epochs, time.monotonic()
         self._open(self._label, epochs * steps, "step")
-        if not self.terminal:
+        if not (self.terminal or self.quiet):
             self._line(f"{self._label}: {epochs} epochs of {steps} steps")
 
     def step(self, n: int = 1) -> None:
@@ -61,7 +61,7 @@ class Progress:
             self._end()
             self._loading = label
             self._open(label, total, "")
-            if not self.terminal:
+            if not (self.terminal or self.quiet):
                 self._line(f"{label} ...")
         if self._bar is not None:
             self._bar.total = total

@@ -10,16 +10,16 @@ sources answer these questions without loading data.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any, Protocol
 
+from nesa import tasks
 from nesa.config import LEARNER_PARAMS, Curriculum, Learner, Penalties, Task, Training
 from nesa.document import join, show, suggestion
+from nesa.tasks import Source
 
 # W is kept dense, row by receiver: 100,000 neurons are 40 GB in float32, and training keeps four of its size.
 MAX_NEURONS = 100_000
-DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
 # Words that name other things beside tasks in tables and figures, and names that Windows keeps for devices.
 RESERVED = {"input", "free", "all", "mean", "con", "prn", "aux", "nul"} | {
     f"{p}{n}" for p in ("com", "lpt") for n in "123456789"
@@ -35,11 +35,9 @@ class Door(Protocol):
     def fine(self, *keys: str) -> bool: ...
 
 
-def is_own(source: str) -> bool:
-    """Whether a source is the dotted path of the user's own function. It is never imported here."""
-    from nesa.tasks import SOURCES
-
-    return source not in SOURCES and DOTTED.fullmatch(source) is not None
+def source_called(name: str | None) -> Source | None:
+    """The source of that name or dotted path, which is never imported here; None when there is none."""
+    return tasks.find(name) if name is not None and (name in tasks.SOURCES or tasks.dotted.is_dotted(name)) else None
 
 
 def learner_params(door: Door, learner: Learner) -> dict[str, Any]:
@@ -75,18 +73,18 @@ def with_defaults(door: Door, index: int, task: Task) -> Task:
 
 
 def _params(door: Door, path: KeyPath, key: str, name: str, params_key: str, params: dict[str, Any]) -> dict[str, Any]:
-    from nesa.tasks import SOURCES
-
-    if not door.fine(join((*path, key)), join((*path, params_key))) or is_own(name):
+    if not door.fine(join((*path, key)), join((*path, params_key))):
         return params
-    if name not in SOURCES:
-        near = suggestion(name, list(SOURCES)) or f"; there are {', '.join(SOURCES)}, and module.function of your own"
+    source = source_called(name)
+    if source is None:
+        known = list(tasks.SOURCES)
+        near = suggestion(name, known) or f"; there are {', '.join(known)}, or module:function of your own"
         door.say((*path, key), f"{show(name)} is not a task source{near}")
         return params
-    problems = SOURCES[name].check(params)
+    problems = source.check(params)
     for param, message in problems:
         door.say((*path, params_key, param), message if len(message) <= 400 else message[:397] + "...")
-    return params if problems else SOURCES[name].complete(params)
+    return params if problems else source.complete(params)
 
 
 def check(door: Door, curriculum: Curriculum) -> None:
@@ -165,30 +163,18 @@ def _port(task: Task) -> int:
     return max(_classes(task.source, task.params), _classes(task.fallback, task.fallback_params))
 
 
-def _classes(source: str | None, params: dict[str, Any]) -> int:
-    from nesa.tasks import SOURCES
-
-    if source is None or source not in SOURCES or SOURCES[source].check(params):
-        return 2
-    return SOURCES[source].classes(SOURCES[source].complete(params)) or 2
+def _classes(name: str | None, params: dict[str, Any]) -> int:
+    source = source_called(name)
+    return 2 if source is None or source.check(params) else source.classes(params) or 2
 
 
-def _sample(door: Door, path: KeyPath, source: str, params: dict[str, Any], curriculum: Curriculum) -> None:
-    """The source must deliver what ``input.size`` says: images, or vectors of that length."""
-    from nesa.tasks import SOURCES
-
-    if source not in SOURCES or not door.fine("input", join(path[:2])) or SOURCES[source].check(params):
+def _sample(door: Door, path: KeyPath, name: str, params: dict[str, Any], curriculum: Curriculum) -> None:
+    """The source must deliver what ``input`` says: images, or vectors of that length."""
+    source = source_called(name)
+    if source is None or not door.fine("input", join(path[:2])) or source.check(params):
         return
-    found, size = SOURCES[source], curriculum.input.size
-    wanted, kind = found.size(params), found.kind(params)
-    if kind == "image" and len(size) == 1:
-        door.say(path, f"{show(source)} delivers images, but input.size says vectors: write input.size: [H, W]")
-    elif kind == "vector" and (len(size) == 2 or (wanted is not None and tuple(wanted) != size)):
-        length = f"of {wanted[0]} numbers" if wanted else ""
-        fix = f": write input.size: [{wanted[0]}]" if wanted else ": write input.size: [D]"
-        door.say(path, f"{show(source)} delivers vectors {length}, but input.size says {list(size)}{fix}")
-    elif kind == "image" and wanted is not None and tuple(wanted) != size:
-        door.say(path, f"{show(source)} delivers {list(wanted)}, but input.size says {list(size)}")
+    if message := source.misfit(params, curriculum.input.size, curriculum.input.channels):
+        door.say(path, message)
 
 
 def _optimisation(door: Door, path: KeyPath, penalties: Penalties, training: Training, curriculum: Curriculum) -> None:

@@ -11,8 +11,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_args
 
 from nesa.config import LEARNER_PARAMS, NAME_PATTERN, Curriculum, Learner, Task
-from nesa.rules import DOTTED
 from nesa.tasks import SOURCES
+from nesa.tasks.dotted import PATTERN
 from nesa.tasks.source import Source
 from nesa.values import MAX_NAME, hints_of
 
@@ -65,7 +65,7 @@ def _property(cls: type, f: Field[Any], hint: Any) -> dict[str, Any]:
         return _object(hint) | {"description": allowed["help"]}
     made: dict[str, Any] = {"description": allowed["help"]}
     if (cls, f.name) in ((Task, "source"), (Task, "fallback")):
-        names = [{"enum": list(SOURCES)}, {"type": "string", "pattern": f"^{DOTTED.pattern}$"}]
+        names = [{"enum": list(SOURCES)}, {"type": "string", "pattern": f"^({PATTERN.pattern})$"}]
         return made | {"anyOf": names if _needed(f) else [*names, {"type": "null"}]}
     if f.default is not MISSING:
         made["default"] = list(f.default) if isinstance(f.default, tuple) else f.default
