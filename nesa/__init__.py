@@ -2,9 +2,10 @@
 
 Light by design: names below load their module on first use, so ``import nesa`` and ``nesa --help`` cost nothing.
 
-    nesa.run            the function that trains a curriculum (nesa.run.run)
     nesa.load           open a finished run folder
     nesa.NeuralPruning  the learner, an Avalanche plugin
+
+A function cannot share its name with a submodule of the package, so training is ``from nesa.run import run``.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nesa.learner import NeuralPruning
-    from nesa.run import load, run
+    from nesa.run import load
 
 __version__ = "0.1.0"
-__all__ = ["NeuralPruning", "__version__", "load", "run"]
+__all__ = ["NeuralPruning", "__version__", "load"]
 
-_HOMES = {"NeuralPruning": "nesa.learner", "load": "nesa.run", "run": "nesa.run"}
+_HOMES = {"NeuralPruning": "nesa.learner", "load": "nesa.run"}
 
 
 def __getattr__(name: str) -> Any:
