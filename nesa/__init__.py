@@ -2,7 +2,6 @@
 
 Light by design: names below load their module on first use, so ``import nesa`` and ``nesa --help`` cost nothing.
 
-    nesa.load           open a finished run folder
     nesa.NeuralPruning  the learner, an Avalanche plugin
 
 A function cannot share its name with a submodule of the package, so training is ``from nesa.run import run``.
@@ -15,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nesa.learner import NeuralPruning
-    from nesa.run import load
 
 __version__ = "0.1.0"
-__all__ = ["NeuralPruning", "__version__", "load"]
+__all__ = ["NeuralPruning", "__version__"]
 
-_HOMES = {"NeuralPruning": "nesa.learner", "load": "nesa.run"}
+_HOMES = {"NeuralPruning": "nesa.learner"}
 
 
 def __getattr__(name: str) -> Any:

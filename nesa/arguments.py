@@ -80,12 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="folder that holds the runs (default: runs)")
     run.add_argument("--name", type=_name, help="name of the run's folder (default: the curriculum's and the time)")
     run.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="one run for each seed (default: the curriculum's)")
-    _add_places(run)
-    run.add_argument("--quiet", action="store_true", help="no progress bars")
+    _add_training(run)
 
     resume = command("resume", "go on with an interrupted run", "example:\n  nesa resume runs/vision-seed0\n")
     resume.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
-    _add_places(resume)
+    _add_training(resume)
 
     check = command(
         "check",
@@ -122,9 +121,10 @@ def _add_curriculum(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=_OVERRIDES)
 
 
-def _add_places(parser: argparse.ArgumentParser) -> None:
+def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--data", type=Path, metavar="DIR", help=_DATA)
+    parser.add_argument("--quiet", action="store_true", help="messages and warnings only, no progress")
 
 
 def _name(text: str) -> str:

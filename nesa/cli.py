@@ -102,10 +102,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _resume(args: argparse.Namespace) -> int:
+    from nesa.progress import Progress
+
     with _terminable():
         from nesa.run import resume
 
-        resume(args.run, data=args.data, device=args.device)
+        with Progress(quiet=args.quiet) as progress:
+            resume(args.run, data=args.data, device=args.device, progress=progress)
     _where(args.run)
     return 0
 

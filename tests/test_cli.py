@@ -66,7 +66,7 @@ def test_import_nesa_is_light_and_its_names_are_lazy():
     assert done.stdout.startswith("[] ["), done.stderr
     import nesa
 
-    assert {"NeuralPruning", "load", "__version__"} <= set(dir(nesa))
+    assert {"NeuralPruning", "__version__"} <= set(dir(nesa))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         nesa.nothing  # noqa: B018
 
@@ -281,7 +281,9 @@ def test_a_bad_curriculum_never_reaches_the_run(runs, bad):
 
 def test_resume(capsys, runs):
     assert cli.main(["resume", "runs/x", "--data", "d"]) == 0
-    assert runs.calls == [(Path("runs/x"), {"data": Path("d"), "device": "cpu"})]
+    folder, more = runs.calls[0]
+    assert isinstance(more.pop("progress"), Progress)
+    assert (folder, more) == (Path("runs/x"), {"data": Path("d"), "device": "cpu"})
     assert capsys.readouterr().out.startswith("run: runs/x\n")
 
 
