@@ -98,7 +98,12 @@ def load(
     full = source.complete(params)
     if message := source.misfit(full, size, channels):
         raise DataError(message)
-    found = source.load(full, size=size, channels=channels, seed=seed, data=data or DataDirs(), progress=progress)
+    try:
+        found = source.load(full, size=size, channels=channels, seed=seed, data=data or DataDirs(), progress=progress)
+    except OSError as error:
+        raise DataError(f"source {name}: cannot read the data: {error}") from error
+    except MemoryError as error:
+        raise DataError(f"source {name}: the data do not fit into this machine's memory") from error
     found = doors.inspect(found, found.origin if source.foreign else f"source {name}", size, channels)
     for note in found.notes:
         warnings.warn(note, stacklevel=2)

@@ -47,7 +47,7 @@ def source(name: str) -> Source:
             wanted = inspect.signature(function).parameters
             keywords |= {key: value for key, value in offered.items() if key in wanted and key not in keywords}
             result = function(**keywords)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError(f"source {name} failed: {type(error).__name__}: {error}") from error
         if isinstance(result, (tuple, list)) and len(result) == len(given.NAMES):
             result = dict(zip(given.NAMES, result, strict=True))
@@ -73,7 +73,7 @@ def _function(name: str) -> Callable[..., Any]:
     sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(f"source {name} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         if here in sys.path:

@@ -18,9 +18,9 @@ from pathlib import Path
 from nesa.errors import DataError
 from nesa.tasks.source import Progress
 
-TRIES = 4
-PAUSE = 1.0  # seconds before the second try; doubled for each further one
-TIMEOUT = 20.0  # seconds without a byte
+TRIES = 3
+PAUSE = 0.5  # seconds before the second try; doubled for each further one
+TIMEOUT = 15.0  # seconds without a byte
 BLOCK = 1 << 18
 RETRIED = (OSError, http.client.HTTPException)  # URLError, HTTPError, time-outs and resets are OSErrors
 
@@ -49,7 +49,8 @@ def fetch(urls: tuple[str, ...], target: Path, md5: str, progress: Progress) -> 
                     answer = f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}"
                     if isinstance(error, urllib.error.HTTPError):
                         answer = f"{url}: HTTP {error.code} {error.reason}"
-                        part.unlink(missing_ok=True)
+                        if error.code == 416:  # what we have is no beginning of the file
+                            part.unlink(missing_ok=True)
                         if error.code in (401, 403, 404, 410):  # another try would be told the same
                             break
                     continue

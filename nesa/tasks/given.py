@@ -15,6 +15,7 @@ from nesa.errors import DataError
 from nesa.tasks.images import fit
 from nesa.tasks.source import Arrays
 
+MOST_CLASSES = 10_000
 NAMES = ("train_x", "train_y", "test_x", "test_y")
 
 
@@ -31,8 +32,10 @@ def arrays(
         raise DataError(f"{where}: {', '.join(missing)} missing; wanted are {', '.join(NAMES)}")
     parts = {name: np.asarray(given[name]) for name in NAMES}
     train_y, test_y = (labels(parts[f"{part}_y"], f"{where}: {part}_y") for part in ("train", "test"))
-    names = tuple(map(str, given["class_names"])) if "class_names" in given else None
+    names = _names(given["class_names"], where) if "class_names" in given else None
     K = len(names) if names else classes or 1 + int(max((y.max() for y in (train_y, test_y) if len(y)), default=0))
+    if K > MOST_CLASSES:
+        raise DataError(f"{where}: the greatest label is {K - 1:,}; at most {MOST_CLASSES:,} classes are possible")
     if classes and classes != K:
         raise DataError(f"{where}: there are {K} class_names, but the task's params say classes: {classes}")
     if parts["train_x"].shape[1:] != parts["test_x"].shape[1:]:
@@ -46,6 +49,13 @@ def arrays(
     return Arrays(
         made["train_x"], train_y, made["test_x"], test_y, names or tuple(map(str, range(K))), kind=kind, origin=where
     )
+
+
+def _names(given: Any, where: str) -> tuple[str, ...]:
+    names = np.asarray(given)
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise DataError(f"{where}: class_names must be a list of texts, got {names.dtype} of shape {names.shape}")
+    return tuple(map(str, names.astype(str)))
 
 
 def labels(y: np.ndarray, where: str) -> np.ndarray:

@@ -44,22 +44,19 @@ def sheet(arrays: Arrays, title: str, path: Path) -> Path:
 
     K = min(len(arrays.class_names), ROWS)
     chosen = [np.flatnonzero(arrays.train_y == k)[:COLUMNS] for k in range(K)]
-    image = arrays.kind == "image"
-    figure = Figure(figsize=(1.6 + 0.62 * COLUMNS, 0.6 + 0.7 * K), dpi=100, layout="constrained")
+    limit = float(np.abs(arrays.train_x[np.concatenate(chosen)]).max())
+    figure = Figure(figsize=(1.6 + 0.62 * COLUMNS, 0.6 + 0.66 * K), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=9, parse_math=False)
-    axes = figure.subplots(K, COLUMNS if image else 1, squeeze=False)
-    limit = float(np.abs(arrays.train_x[np.concatenate(chosen)]).max()) if not image else 255.0
-    for k, row in enumerate(axes):
-        for axis in row:
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        row[0].set_ylabel(arrays.class_names[k], fontsize=7, rotation=0, ha="right", va="center", parse_math=False)
-        if image:
-            for axis, sample in zip(row, arrays.train_x[chosen[k]], strict=False):
-                axis.imshow(sample, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    for k, axis in enumerate(figure.subplots(K, 1, squeeze=False)[:, 0]):
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        axis.set_ylabel(arrays.class_names[k], fontsize=7, rotation=0, ha="right", va="center", parse_math=False)
+        samples = arrays.train_x[chosen[k]]
+        if arrays.kind == "image":
+            axis.imshow(_strip(samples), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         else:
-            row[0].imshow(arrays.train_x[chosen[k]], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+            axis.imshow(samples, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.part")
     try:
@@ -68,3 +65,13 @@ def sheet(arrays: Arrays, title: str, path: Path) -> Path:
     finally:
         fresh.unlink(missing_ok=True)
     return path
+
+
+def _strip(samples: np.ndarray) -> np.ndarray:
+    """Images (n, H, W[, 3]) side by side, white between them and where there are fewer than COLUMNS."""
+    H, W = samples.shape[1:3]
+    gap = max(1, W // 16)
+    strip = np.full((H, COLUMNS * (W + gap) - gap, *samples.shape[3:]), 255, np.uint8)
+    for i, sample in enumerate(samples):
+        strip[:, i * (W + gap) : i * (W + gap) + W] = sample
+    return strip

@@ -49,6 +49,14 @@ class Published:
         """Whether the data set is on this machine. Light: looks at names only."""
         return self._torchvision(data) is not None or self._image_folder(data) is not None
 
+    def _lack(self, root: Path) -> str:
+        """Words about an incomplete copy under ``root``, else nothing."""
+        missing = [f for f in self.files if not (root / self.layout / f).is_file()]
+        if (root / self.layout).is_dir():
+            return f": {self.layout} is there, but lacks {', '.join(missing)}"
+        there = next((root / name for name in self.folders if (root / name).is_dir()), None)
+        return f": {there} is there, but lacks train/CLASS and test/CLASS" if there else ""
+
     def load(self, size: tuple[int, ...], channels: int, data: DataDirs, progress: Progress) -> Arrays:
         """uint8 (n, H, W[, 3]) at the wanted size, decoded once and then read from the cache directory.
 
@@ -74,7 +82,7 @@ class Published:
         try:
             self.download(data.store, progress)
         except DataError as error:
-            looked = "\n".join(f"  {path} ({origin})" for origin, path in data.named)
+            looked = "\n".join(f"  {path} ({origin}){self._lack(path)}" for origin, path in data.named)
             raise MissingDataError(
                 f"{self.name} was not found and could not be downloaded.\nLooked in:\n{looked}\n"
                 f"Put one of these into one of them:\n"

@@ -95,8 +95,11 @@ def _write(place: Path, arrays: Arrays) -> None:
         about = {"bytes": sizes, "class_names": list(arrays.class_names), "kind": arrays.kind}
         about |= {"origin": arrays.origin, "notes": list(arrays.notes)}
         (fresh / "about.json").write_text(json.dumps(about))
-        if place.exists():
-            shutil.rmtree(place)
-        fresh.rename(place)
+        shutil.rmtree(place, ignore_errors=True)  # a damaged entry; a good one would have been read
+        try:
+            fresh.rename(place)
+        except OSError:
+            if _read(place) is None:  # else another process made the same entry meanwhile
+                raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -138,6 +138,8 @@ def _image(path: Path, size: tuple[int, ...], channels: int) -> tuple[np.ndarray
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             raise DataError(f"{path}: the image has more than 8 bits a pixel (mode {image.mode}); convert it to 8 bits")
         height, width = image.height, image.width
+        if "transparency" in image.info:
+            image = image.convert("RGBA")
         plain = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
         plain = plain.convert("L" if channels == 1 else "RGB")
         if (height, width) != tuple(size):
