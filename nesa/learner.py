@@ -1,0 +1,337 @@
+"""Continual Learning via Neural Pruning on a URN, as an Avalanche plugin (Golkar, Kagan, Cho, arXiv 1903.04476).
+
+For each task: train the free neurons under penalties, settle (prune, and heal with the support fixed), claim what is
+left. `NeuralPruning` works in any Avalanche supervised strategy and with any torch optimiser:
+
+    model = AccumulatingURN(Accumulation(layout), Rule(5, "residual_output", "linear"))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    strategy = Naive(model=model, optimizer=optimizer, plugins=[NeuralPruning(penalty=Penalty(weight=0.1))])
+
+The setting is task-incremental: the task's label is known at test time.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nesa.accumulation import Accumulation, Claim, Rule
+from nesa.errors import RunFailed
+from nesa.seeds import derive
+from nesa.settling import Settled, accuracy, settle
+from urn.compaction import Watch, follow, keep_only
+from urn.geometry import Layout
+from urn.network import URN
+from urn.optim import Proximal
+from urn.penalties import Penalty, soft_threshold_
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
+    from avalanche.core import SupervisedPlugin
+    from avalanche.models import MultiTaskModule
+
+MIXED = -1e9  # logit of a class that a task does not have, in batches that mix tasks of different widths
+
+
+class AccumulatingURN(MultiTaskModule):
+    """A network that grows from task to task. Task label t answers through the accumulation's port number t.
+
+    accumulation: what has been claimed. rule: how new tasks iterate. The Parameters are those of the worker that
+    trains the current task; claimed tasks answer through their own frozen sub-networks, and a task that has not been
+    learned answers with zeros (Avalanche may ask for it).
+    """
+
+    def __init__(self, accumulation: Accumulation, rule: Rule):
+        super().__init__()
+        self.accumulation = accumulation
+        self.rule = rule
+        self.current: int | None = None
+        self.index = torch.zeros(0, dtype=torch.long)  # global indices of the worker's neurons
+        self.worker = URN(Layout.flat(3, 1, {"": 1}), rule.iterations)  # something for the optimiser to hold
+        self.costs: tuple[float, ...] | None = None
+        self.activity: Tensor | None = None
+        self._networks: dict[int, URN] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.accumulation.layout.ports)
+
+    def begin(self, task: int, generator: torch.Generator | None) -> dict:
+        """Draws a worker for task number `task`; returns {old Parameter: new Parameter} for the optimiser."""
+        device = self.worker.W.device
+        old = self.worker
+        self.worker, self.index = self.accumulation.worker(self.names[task], self.rule, generator)
+        if device.type != "cpu":
+            self.worker.become(
+                self.worker.layout, self.worker.W.data.to(device), self.worker.b.data.to(device), self.worker.fixed
+            )
+        self.current = task
+        return {old.W: self.worker.W, old.b: self.worker.b}
+
+    def finish(self, **extra: Any) -> Claim:
+        """Claims the settled worker's neurons for the current task."""
+        assert self.current is not None
+        entry = self.accumulation.claim(self.names[self.current], self.rule, self.worker, self.index, **extra)
+        self.current = None
+        return entry
+
+    def network(self, task: int) -> URN | None:
+        """The frozen network of a claimed task, on the worker's device; None when it has not been learned."""
+        name = self.names[task]
+        if task not in self._networks:
+            if all(entry.name != name for entry in self.accumulation.claims):
+                return None
+            self._networks[task] = self.accumulation.network(name).to(self.worker.W.device)
+        return self._networks[task]
+
+    def adaptation(self, experience) -> None:
+        """Nothing to adapt: ports exist from the start. (Avalanche calls this before each experience.)"""
+
+    def forward(self, x: Tensor, task_labels: Tensor | int) -> Tensor:
+        """Logits (B, D_out) of exactly the task's classes; for a batch that mixes tasks, (B, widest) with -1e9 where
+        a task has no such class."""
+        if isinstance(task_labels, int):
+            return self.forward_single_task(x, task_labels)
+        labels = task_labels.unique().tolist()
+        if len(labels) == 1:
+            return self.forward_single_task(x, labels[0])
+        parts = {t: self.forward_single_task(x[task_labels == t], t) for t in labels}
+        out = x.new_full((len(x), max(part.shape[1] for part in parts.values())), MIXED)
+        for t, part in parts.items():
+            out[task_labels == t, : part.shape[1]] = part
+        return out
+
+    def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
+        if task_label == self.current:
+            costs = self.costs if self.training and self.costs else (0.0,) * (self.rule.iterations + 1)
+            logits, self.activity = self.worker.forward_with_activity(x, self.names[task_label], costs)
+            return logits
+        network = self.network(task_label)
+        if network is None:
+            return x.new_zeros(len(x), len(self.accumulation.layout.ports[self.names[task_label]]))
+        return network(x)
+
+
+@dataclass
+class NeuralPruningOptions:
+    """margin: most that settling may cost, as a share of the validation samples (0.01 is one point). heal_epochs:
+    epochs of training with the support fixed after pruning. heal_lr: their first learning rate as a share of the
+    optimiser's. ramp: share of the task over which the weight penalty rises from zero. compaction: leave neurons that
+    stayed silent for `window` steps out of the products."""
+
+    margin: float = 0.01
+    heal_epochs: int = 1
+    heal_lr: float = 0.3
+    ramp: float = 0.33
+    compaction: bool = True
+    window: int = 100
+
+
+class NeuralPruning(SupervisedPlugin):
+    """Train, settle, claim. Needs a strategy whose model is an `AccumulatingURN`.
+
+    penalty: the price of structure; read again at the start of each task, so it may be replaced between tasks.
+    validation: experience -> (x, y) to settle on; without it a tenth of each experience is held out.
+    extra: experience -> what to store with the task. before_settling: experience -> figures to report with those of
+    settling, measured on the trained network as it is. report(name, fields): hears of every epoch and settling.
+    Raises RunFailed when the loss or the weights stop being finite; earlier tasks are untouched by that.
+    """
+
+    def __init__(
+        self,
+        penalty: Penalty | None = None,
+        *,
+        seed: int = 0,
+        validation: Callable[[Any], tuple[Tensor, Tensor]] | None = None,
+        extra: Callable[[Any], Mapping[str, Any]] | None = None,
+        before_settling: Callable[[Any], Mapping[str, Any]] | None = None,
+        report: Callable[[str, dict[str, Any]], None] | None = None,
+        **options: Any,
+    ):
+        super().__init__()
+        self.penalty = penalty or Penalty()
+        self.options = NeuralPruningOptions(**options)
+        self.seed = seed
+        self.validation = validation
+        self.extra = extra
+        self.before_settling = before_settling
+        self.report = report or (lambda name, fields: None)
+        self.settled: Settled | None = None
+        self._held_out: tuple[Tensor, Tensor] | None = None
+
+    # --- before a task -------------------------------------------------------------------------------------------
+
+    def after_train_dataset_adaptation(self, strategy, **kwargs) -> None:
+        if self.validation is None:
+            self._held_out = _hold_out(strategy, derive(self.seed, "split", strategy.experience.current_experience))
+
+    def before_training_exp(self, strategy, **kwargs) -> None:
+        model = _model(strategy)
+        task = _label(strategy)
+        generator = torch.Generator().manual_seed(derive(self.seed, "weights", model.names[task]))
+        follow(strategy.optimizer, model.begin(task, generator))
+        strategy.optimized_param_id = dict(model.named_parameters())
+        if isinstance(strategy.optimizer, Proximal):
+            strategy.optimizer.urn = model.worker
+            strategy.optimizer.penalty = self.penalty
+        strategy.optimizer.state.clear()
+        self._rates = [group["lr"] for group in strategy.optimizer.param_groups]
+        self._steps = 0
+        self._total = max(1, strategy.train_epochs * len(strategy.dataloader))
+        self._healing = False
+        self._watch(model.worker)
+
+    # --- a step --------------------------------------------------------------------------------------------------
+
+    def before_training_iteration(self, strategy, **kwargs) -> None:
+        if self._healing:  # a half cosine from heal_lr times the task's first learning rate down to zero
+            share = 0.5 * (1 + math.cos(math.pi * self._steps / self._total)) * self.options.heal_lr
+            for group, rate in zip(strategy.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * share
+
+    def before_forward(self, strategy, **kwargs) -> None:
+        model = _model(strategy)
+        costs = self.penalty.activity_costs(model.worker.iterations, len(strategy.mb_y))
+        model.costs = None if self._healing else costs
+
+    def before_backward(self, strategy, **kwargs) -> None:
+        activity = _model(strategy).activity
+        if activity is not None and not self._healing:
+            strategy.loss = strategy.loss + activity
+
+    def before_update(self, strategy, **kwargs) -> None:
+        optimizer, worker = strategy.optimizer, _model(strategy).worker
+        if isinstance(optimizer, Proximal):
+            optimizer.ramp = self._ramp()
+        elif self.penalty.method == "subgradient" and worker.W.grad is not None and not self._healing:
+            price = self._price(worker)
+            worker.W.grad.add_(worker.W.data.sign() * price)
+
+    def after_update(self, strategy, **kwargs) -> None:
+        worker = _model(strategy).worker
+        if not isinstance(strategy.optimizer, Proximal):
+            if self.penalty.method != "subgradient" and not self._healing:
+                lr = float(strategy.optimizer.param_groups[0]["lr"])
+                price = self._price(worker)
+                if isinstance(price, Tensor) or price > 0:
+                    soft_threshold_(worker.W.data, lr * price)
+            worker.hold()
+        self._steps += 1
+        if worker.watch is not None and self._steps % self.options.window == 0:
+            self.compact(strategy)
+
+    def compact(self, strategy) -> None:
+        """Drops the free neurons that nothing has woken during the last window."""
+        model, worker = _model(strategy), _model(strategy).worker
+        keep = worker.watch.awake() | worker.fixed
+        keep[worker.layout.inputs] = True
+        for port in worker.layout.ports.values():
+            keep[port] = True
+        if int(keep.sum()) < worker.S:
+            kept = keep.nonzero().flatten()
+            keep_only(worker, kept, strategy.optimizer)
+            model.index = model.index[kept]
+            strategy.optimized_param_id = dict(model.named_parameters())
+        self._watch(worker)
+
+    def after_training_epoch(self, strategy, **kwargs) -> None:
+        worker = _model(strategy).worker
+        if not bool(torch.isfinite(worker.W.data).all()):
+            raise RunFailed(
+                f"task {_model(strategy).names[_label(strategy)]!r}: the weights are no longer finite after epoch "
+                f"{strategy.clock.train_exp_epochs}. Lower the learning rate or the initial gain. "
+                "Earlier tasks are unharmed."
+            )
+
+    # --- after a task --------------------------------------------------------------------------------------------
+
+    def after_training_exp(self, strategy, **kwargs) -> None:
+        model, worker = _model(strategy), _model(strategy).worker
+        worker.watch = None
+        port = model.names[_label(strategy)]
+        x, y = self._held_out or self.validation(strategy.experience)  # type: ignore[misc]
+        trained = (worker.W, worker.b)
+        fields = dict(self.before_settling(strategy.experience)) if self.before_settling is not None else {}
+        self.settled = first = settle(worker, x, y, port, self.options.margin)
+        model.index = model.index[first.kept]
+        follow(strategy.optimizer, dict(zip(trained, (worker.W, worker.b), strict=True)))
+        strategy.optimized_param_id = dict(model.named_parameters())
+        fields |= {
+            "accuracy_val_before": first.score_before,
+            "accuracy_val_pruned": first.score_after,
+            "theta": first.theta,
+            "weight_threshold": first.weight_threshold,
+        }
+        if self.options.heal_epochs:
+            self._heal(strategy, x, y, port)
+        fields["accuracy_val_after"] = accuracy(worker, x, y, port)
+        extra = self.extra(strategy.experience) if self.extra is not None else {}
+        model.finish(**extra)
+        strategy.optimizer.state.clear()
+        self.report("settled", {"task": port, **fields})
+
+    def _heal(self, strategy, x: Tensor, y: Tensor, port: str) -> None:
+        """Trains on without penalties and with the support fixed; keeps the better of before and after."""
+        worker = _model(strategy).worker
+        before, score = (worker.W.data.clone(), worker.b.data.clone()), accuracy(worker, x, y, port)
+        worker.support = worker.W.data != 0
+        optimizer = strategy.optimizer
+        optimizer.state.clear()
+        self._healing, self._steps = True, 0
+        self._total = max(1, self.options.heal_epochs * len(strategy.dataloader))
+        for _ in range(self.options.heal_epochs):
+            strategy.training_epoch()
+        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
+        self._healing = False
+        if accuracy(worker, x, y, port) < score:
+            worker.W.data.copy_(before[0])
+            worker.b.data.copy_(before[1])
+        worker.support = None
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _watch(self, worker: URN) -> None:
+        worker.watch = Watch(worker) if self.options.compaction and worker.iterations > 1 else None
+
+    def _ramp(self) -> float:
+        if self._healing:
+            return 0.0
+        rise = self.options.ramp * self._total
+        return min(1.0, self._steps / rise) if rise else 1.0
+
+    def _price(self, worker: URN) -> Tensor | float:
+        price = self.penalty.price(worker.layout, slice(None))
+        return price * self._ramp() if isinstance(price, float) else price.to(worker.W.device) * self._ramp()
+
+
+def _model(strategy) -> AccumulatingURN:
+    model = strategy.model
+    if not isinstance(model, AccumulatingURN):
+        raise TypeError(f"NeuralPruning needs a strategy whose model is an AccumulatingURN, not {type(model).__name__}")
+    return model
+
+
+def _label(strategy) -> int:
+    """The task label of the current experience; each experience must hold one task."""
+    labels = list(strategy.experience.task_labels)
+    if len(labels) != 1:
+        raise ValueError(f"NeuralPruning learns one task at a time; this experience holds the task labels {labels}")
+    return labels[0]
+
+
+def _hold_out(strategy, seed: int) -> tuple[Tensor, Tensor]:
+    """Takes a tenth of the samples out of the strategy's training data and returns them as (x, y)."""
+    data = strategy.adapted_dataset
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    held = max(1, len(data) // 10)
+    samples = [data[int(i)] for i in order[:held]]
+    strategy.adapted_dataset = data.subset(order[held:].tolist())
+    x = torch.stack([sample[0] for sample in samples]).to(strategy.device)
+    return x, torch.tensor([int(sample[1]) for sample in samples], device=strategy.device)

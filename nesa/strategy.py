@@ -1,0 +1,278 @@
+"""The one training loop: Avalanche's supervised template over batches that are already in memory.
+
+`build` makes the strategy that a curriculum asks for: NeuralPruning, or one of Avalanche's own learners (naive, EWC,
+replay, LwF, joint) on the same network, in the same loop.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nesa.accumulation import Accumulation, Rule
+from nesa.config import Curriculum, Penalties, Task
+from nesa.errors import RunFailed
+from nesa.learner import AccumulatingURN, NeuralPruning, SupervisedPlugin
+from nesa.measure import accuracy
+from nesa.seeds import derive
+from nesa.stream import Batches, TaskData
+from urn.optim import Proximal
+from urn.penalties import Penalty
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from avalanche.benchmarks import benchmark_from_datasets, with_task_labels
+    from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
+    from avalanche.benchmarks.utils.data_attribute import TaskLabels
+    from avalanche.benchmarks.utils.flat_data import ConstantSequence
+    from avalanche.training.plugins import EvaluationPlugin
+    from avalanche.training.templates import SupervisedTemplate
+
+
+class CurriculumStrategy(SupervisedTemplate):
+    """Avalanche's template with loaders that gather batches from tensors. `tasks` maps a task label to its data."""
+
+    def __init__(self, *, tasks: Sequence[TaskData], curriculum: Curriculum, **options: Any):
+        self.tasks = tasks
+        self.curriculum = curriculum
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it misses loggers: nesa.record is the only writer
+            super().__init__(evaluator=EvaluationPlugin(), **options)
+
+    def make_train_dataloader(self, **kwargs) -> None:  # type: ignore[override]
+        data = self.tasks[self.experience.current_experience]
+        task = self.curriculum.tasks[data.index]
+        seed = derive(self.curriculum.seed, "order", task.name)
+        self.dataloader = Batches(data, data.train, self.train_mb_size, seed, task.augment)
+
+    def make_eval_dataloader(self, **kwargs) -> None:  # type: ignore[override]
+        data = self.tasks[self.experience.current_experience]
+        self.dataloader = Batches(data, data.test, self.eval_mb_size)
+
+    def _unpack_minibatch(self) -> None:
+        """Batches are lists of tensors on the right device already."""
+
+
+class Schedule(SupervisedPlugin):
+    """The learning rate over a task: constant, or half a cosine from lr to zero after a short linear rise."""
+
+    WARMUP = 50  # steps; Adam's second moment is noise before that
+
+    def __init__(self, name: str, lr: float):
+        super().__init__()
+        self.name, self.lr = name, lr
+
+    def before_training_exp(self, strategy, **kwargs) -> None:
+        self.steps, self.total = 0, max(1, strategy.train_epochs * len(strategy.dataloader))
+        self._set(strategy, self.lr)
+
+    def before_training_iteration(self, strategy, **kwargs) -> None:
+        if self.steps >= self.total:
+            return  # healing has its own
+        rate = self.lr * min(1.0, (self.steps + 1) / self.WARMUP)
+        if self.name == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * self.steps / self.total))
+        self._set(strategy, rate)
+        self.steps += 1
+
+    def _set(self, strategy, rate: float) -> None:
+        for group in strategy.optimizer.param_groups:
+            group["lr"] = rate
+
+
+class Observer(SupervisedPlugin):
+    """Adds up loss and accuracy, and reports them at the end of each epoch; stops a run whose loss is not finite."""
+
+    def __init__(self, report: Callable[[str, dict[str, Any]], None], step: Callable[[int], None] | None = None):
+        super().__init__()
+        self.report, self.step = report, step or (lambda n: None)
+
+    def before_training_exp(self, strategy, **kwargs) -> None:
+        self.epoch, self.steps, self.started = 0, 0, time.perf_counter()
+        self._reset(strategy)
+
+    def after_training_iteration(self, strategy, **kwargs) -> None:
+        self.loss += strategy.loss.detach().squeeze()  # Avalanche starts from a loss of shape (1,)
+        self.right += (strategy.mb_output.detach().argmax(1) == strategy.mb_y).sum()
+        self.seen += len(strategy.mb_y)
+        self.steps += 1
+        self.batches += 1
+        activity = getattr(strategy.model, "activity", None)
+        if activity is not None:
+            self.activity += activity.detach()
+        self.step(1)
+
+    def after_training_epoch(self, strategy, **kwargs) -> None:
+        loss = float(self.loss) / max(1, self.batches)
+        if not math.isfinite(loss):
+            raise RunFailed(
+                f"task number {strategy.experience.current_experience}: the loss is {loss} in epoch {self.epoch} "
+                f"(by step {self.steps}). Lower the learning rate or the initial gain. Earlier tasks are unharmed."
+            )
+        self.report(
+            "epoch",
+            {
+                "epoch": self.epoch,
+                "step": self.steps,
+                "loss": loss,
+                "train_accuracy": int(self.right) / max(1, self.seen),
+                "penalty_activity": float(self.activity) / max(1, self.batches),
+                "seconds": time.perf_counter() - self.started,
+            },
+        )
+        self.epoch += 1
+        self._reset(strategy)
+
+    def _reset(self, strategy) -> None:
+        zero = torch.zeros((), device=strategy.device)
+        self.loss, self.right, self.activity = zero.clone(), zero.clone(), zero.clone()
+        self.seen = self.batches = 0
+
+
+class Pruning:
+    """NeuralPruning over the tasks of a curriculum. report(name, fields) hears of steps, epochs and settling."""
+
+    def __init__(
+        self,
+        curriculum: Curriculum,
+        tasks: Sequence[TaskData],
+        accumulation: Accumulation,
+        device: torch.device,
+        report: Callable[[str, dict[str, Any]], None],
+    ):
+        self.curriculum, self.tasks, self.report = curriculum, tasks, report
+        self.experiences = experiences(tasks)
+        self.device = device
+        self.model = AccumulatingURN(accumulation, self._rule(0)).to(device)
+
+    def train(self, k: int) -> None:
+        """Trains, settles and claims task k."""
+        config, learner = self.curriculum.tasks[k], self.curriculum.learner
+        self.model.rule = self._rule(k)
+        strategy = CurriculumStrategy(
+            tasks=self.tasks,
+            curriculum=self.curriculum,
+            model=self.model,
+            optimizer=make_optimizer(config, self.model.worker),
+            criterion=nn.CrossEntropyLoss(),
+            train_mb_size=config.training.batch_size,
+            train_epochs=config.training.epochs,
+            device=self.device,
+            plugins=[
+                Schedule(config.training.schedule, config.training.lr),
+                NeuralPruning(
+                    make_penalty(config.penalties),
+                    seed=self.curriculum.seed,
+                    margin=learner.margin,
+                    heal_epochs=learner.heal_epochs,
+                    compaction=learner.compaction,
+                    ramp=config.penalties.ramp,
+                    validation=lambda _: self._prepared(k),
+                    extra=lambda _: {"mean": self.tasks[k].mean, "std": self.tasks[k].std},
+                    before_settling=lambda _: {"accuracy_test_before": self.accuracy(k, "test")},
+                    report=self.report,
+                ),
+                Observer(lambda name, fields: self._epoch(k, name, fields), lambda n: self.report("step", {"n": n})),
+            ],
+        )
+        strategy.train(self.experiences[k], eval_streams=[])
+
+    def accuracy(self, j: int, part: str) -> float:
+        """Test or validation accuracy of task j: of its own frozen network once it is claimed."""
+        data = self.tasks[j]
+        network = self.model.worker if j == self.model.current else self.model.network(j)
+        assert network is not None
+        return accuracy(network, data, getattr(data, part))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.model.accumulation.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.accumulation = Accumulation.from_state_dict(state)
+
+    def _rule(self, k: int) -> Rule:
+        network = self.curriculum.network
+        return Rule(self.curriculum.tasks[k].iterations, network.update, network.output_activation)
+
+    def _prepared(self, k: int) -> tuple[Tensor, Tensor]:
+        data = self.tasks[k]
+        return data.prepare(data.val.x), data.val.y
+
+    def _epoch(self, k: int, name: str, fields: dict[str, Any]) -> None:
+        worker, penalty = self.model.worker, make_penalty(self.curriculum.tasks[k].penalties)
+        free = ~worker.fixed.to(worker.W.device)
+        W = worker.W.data[free]
+        price = penalty.price(worker.layout, (~worker.fixed).nonzero().flatten())
+        cost = (W.abs() * price.to(W.device)).sum() if isinstance(price, Tensor) else W.abs().sum() * price
+        hidden = worker.layout.hidden
+        self.report(
+            name,
+            {
+                "task": self.tasks[k].name,
+                **fields,
+                "val_accuracy": self.accuracy(k, "val"),
+                "penalty_weight": float(cost),
+                "live_neurons": int((~worker.fixed[hidden]).sum()),
+                "live_synapses": int((W != 0).sum()),
+            },
+        )
+
+
+def make_learner(
+    curriculum: Curriculum,
+    tasks: Sequence[TaskData],
+    accumulation: Accumulation,
+    device: torch.device,
+    report: Callable[[str, dict[str, Any]], None],
+) -> Pruning:
+    """The learner that `learner.name` asks for."""
+    return Pruning(curriculum, tasks, accumulation, device, report)
+
+
+def make_optimizer(task: Task, urn) -> torch.optim.Optimizer:
+    """The optimiser of a task for a network: the task's base rule with prox and hold in its step."""
+    training = task.training
+    return Proximal(
+        urn,
+        training.optimizer,
+        training.lr,
+        penalty=make_penalty(task.penalties),
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+    )
+
+
+def make_penalty(p: Penalties) -> Penalty:
+    return Penalty(
+        p.method, p.weight, p.activity, p.activity_reduction, p.activity_growth, p.synapse_length, p.beta, p.gamma
+    )
+
+
+class _Rows(torch.utils.data.Dataset):
+    """Normalised samples one by one, for the parts of Avalanche that bring their own loader."""
+
+    def __init__(self, data: TaskData):
+        self.data = data
+        self.targets = data.train.y.tolist()
+
+    def __len__(self) -> int:
+        return len(self.data.train)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self.data.prepare(self.data.train.x[i]), self.targets[i]
+
+
+def experiences(tasks: Sequence[TaskData]) -> list[Any]:
+    """Avalanche experiences, one a task, in order; label t is the task's index and targets run from 0 in each."""
+    datasets = []
+    for data in tasks:
+        rows = _Rows(data)
+        labels = [DataAttribute(rows.targets, "targets"), TaskLabels(ConstantSequence(data.index, len(rows)))]
+        datasets.append(AvalancheDataset([rows], data_attributes=labels))
+    return list(with_task_labels(benchmark_from_datasets(train=datasets)).train_stream)

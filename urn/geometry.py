@@ -1,0 +1,129 @@
+"""Where the neurons of a URN are: the ports, the grid, and the metric between neurons (paper eq 8).
+
+Neurons of an X x Y x Z grid are numbered plane by plane, index = z X Y + y X + x, so that plane 0 is the image read
+row by row. Output ports stand beside the grid as extra neurons with coordinates of their own; by default those of
+the centre of the last plane, the paper's "centre 10 neurons". Growing appends planes and ports at the end: the index
+of an existing neuron never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Ports and coordinates of S neurons.
+
+    positions: (S, 3) float32, columns x, y, z.
+    inputs: (D_in,) int64, the input port in the order of the input's components.
+    ports: for each task, (D_out,) int64, its output port.
+    plane: (X, Y) of the grid, or None where the neurons have no geometry.
+    """
+
+    positions: Tensor
+    inputs: Tensor
+    ports: Mapping[str, Tensor]
+    plane: tuple[int, int] | None = None
+
+    @property
+    def S(self) -> int:
+        return len(self.positions)
+
+    @property
+    def hidden(self) -> Tensor:
+        """(H,) ascending indices of the neurons in no port."""
+        inside = torch.ones(self.S, dtype=torch.bool)
+        inside[self.inputs] = False
+        for port in self.ports.values():
+            inside[port] = False
+        return inside.nonzero().flatten()
+
+    @staticmethod
+    def flat(S: int, d_in: int, ports: Mapping[str, int]) -> Layout:
+        """S neurons without geometry: the first d_in are the input port, the last ones the output ports in order
+        (paper eq 2 and 4). Raises ValueError when the ports leave no hidden neuron."""
+        total = sum(ports.values())
+        if d_in < 1 or total < 1 or S <= d_in + total:
+            raise ValueError(f"{S} neurons cannot hold {d_in} inputs, {total} outputs and at least one hidden neuron")
+        layout = Layout(torch.zeros(S - total, 3), torch.arange(d_in), {})
+        return layout.with_ports(ports)
+
+    @staticmethod
+    def grid(shape: tuple[int, int, int], channels: int, ports: Mapping[str, int]) -> Layout:
+        """An X x Y x Z grid whose first `channels` planes are the input port, and the ports beside it.
+        Raises ValueError when no plane is left for hidden neurons."""
+        X, Y, Z = shape
+        if min(X, Y) < 1 or channels < 1 or Z <= channels:
+            raise ValueError(f"a {X} x {Y} x {Z} grid has no plane left beside {channels} input plane(s)")
+        layout = Layout(_planes(X, Y, range(Z)), torch.arange(channels * X * Y), {}, (X, Y))
+        return layout.with_ports(ports)
+
+    def with_ports(self, sizes: Mapping[str, int]) -> Layout:
+        """The same layout with further output ports appended, each at the centre of the last plane."""
+        positions, ports = [self.positions], dict(self.ports)
+        start = self.S
+        for name, size in sizes.items():
+            if name in ports:
+                raise ValueError(f"there is already an output port called {name!r}")
+            ports[name] = torch.arange(start, start + size)
+            positions.append(self._centre(size))
+            start += size
+        return replace(self, positions=torch.cat(positions), ports=ports)
+
+    def with_planes(self, count: int) -> Layout:
+        """The same layout with `count` planes of hidden neurons appended behind the last one; without a grid, as
+        many neurons as `count`."""
+        if self.plane is None:
+            return replace(self, positions=torch.cat([self.positions, torch.zeros(count, 3)]))
+        last = int(self.positions[:, 2].max())
+        X, Y = self.plane
+        more = _planes(X, Y, range(last + 1, last + 1 + count))
+        return replace(self, positions=torch.cat([self.positions, more]))
+
+    def take(self, index: Tensor) -> Layout:
+        """The layout of the neurons `index` (n,), renumbered 0..n-1 in that order.
+
+        Ports that are not wholly inside vanish. Raises ValueError when an input neuron is left out."""
+        new = torch.full((self.S,), -1, dtype=torch.long)
+        new[index] = torch.arange(len(index))
+        inputs = new[self.inputs]
+        if (inputs < 0).any():
+            raise ValueError("a part of a network must contain the whole input port")
+        ports = {name: new[port] for name, port in self.ports.items() if (new[port] >= 0).all()}
+        return replace(self, positions=self.positions[index], inputs=inputs, ports=ports)
+
+    def _centre(self, size: int) -> Tensor:
+        """(size, 3): the cells nearest to the centre of the last plane; the origin where there is no grid."""
+        if self.plane is None:
+            return torch.zeros(size, 3)
+        X, Y = self.plane
+        cells = _planes(X, Y, [int(self.positions[:, 2].max())])
+        off = (cells[:, 0] - (X - 1) / 2) ** 2 + (cells[:, 1] - (Y - 1) / 2) ** 2
+        nearest = off.argsort(stable=True)
+        return cells[nearest[torch.arange(size) % len(cells)]]
+
+
+def _planes(X: int, Y: int, zs) -> Tensor:
+    """(len(zs) X Y, 3) coordinates, plane by plane, row by row."""
+    z, y, x = torch.meshgrid(torch.tensor(list(zs)), torch.arange(Y), torch.arange(X), indexing="ij")
+    return torch.stack([x, y, z], dim=-1).reshape(-1, 3).float()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """ds^2 = dx^2 + dy^2 + beta dz^2 (paper eq 8), and its power gamma (eq 9)."""
+
+    beta: float = 1.0
+    gamma: float = 1.0
+
+    def lengths(self, to: Tensor, frm: Tensor) -> Tensor:
+        """d_ij^gamma for positions `to` (n, 3) and `frm` (m, 3), as (n, m). On a large network call it for a few
+        rows at a time: a full S x S matrix of distances would cost as much memory as W."""
+        scale = to.new_tensor([1.0, 1.0, self.beta**0.5])
+        d = torch.cdist(to * scale, frm * scale, compute_mode="donot_use_mm_for_euclid_dist")
+        return d if self.gamma == 1.0 else d.pow_(self.gamma)

@@ -1,0 +1,263 @@
+"""The iteration of a URN with hand-written gradients: only the blocks of W that matter are multiplied.
+
+Letters: B batch, S neurons, I iterations, D_in / D_out port sizes, F fixed senders (their incoming weights do not
+train), T trainable senders, P the output port that is read, in the input port. Per iteration l = 1..I-1 the senders
+are computed from those of iteration l-1, and the port only where it is read:
+
+    N_l[T] = relu(drive_l[T] + N_(l-1) W[T, senders]^T)
+    N_l[F] = relu(drive_l[F] + N_(l-1)[F] W[F, F]^T)        no gradient: a fixed neuron reads fixed neurons only
+    P      = phi_out(drive_I[P] + N_(I-1) W[P, senders]^T)  plain; its sum over l = 1..I under residual_output
+
+The drive is what the input port sends: b + x W[., in]^T at l = 1. Later it is b alone, or, under a residual input
+rule with input neurons that never fire themselves, the same again: then it is computed once. Input neurons that do
+fire after l = 0 are ordinary senders, to which that rule adds x.
+
+The activity term of the loss enters here, because its gradient for rectified neurons is a constant where they fire
+(paper eq 5). It covers l = 1..I-1: at l = I a hidden neuron cannot influence the output, so its only effect would be
+to shrink (`urn.penalties.literal_penalty` is the paper's sum to the letter).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Index = slice | Tensor
+
+
+def as_index(indices: Tensor, device: torch.device) -> Index:
+    """A slice where `indices` rises by one from entry to entry, so that a block of W is a view and not a copy."""
+    n = len(indices)
+    if n == 0:
+        return slice(0, 0)
+    first = int(indices[0])
+    if bool((indices == torch.arange(first, first + n)).all()):
+        return slice(first, first + n)
+    return indices.to(device)
+
+
+def block(W: Tensor, rows: Index, cols: Index) -> Tensor:
+    """W[rows, cols]: a view for slices, a gathered copy otherwise."""
+    W = W[rows] if isinstance(rows, slice) else W.index_select(0, rows)
+    return W[:, cols] if isinstance(cols, slice) else W.index_select(1, cols)
+
+
+def add_to_block(W: Tensor, rows: Index, cols: Index, left: Tensor, right: Tensor) -> None:
+    """W[rows, cols] += left^T right, in place."""
+    if isinstance(rows, slice) and isinstance(cols, slice):
+        W[rows, cols].addmm_(left.T, right)
+    elif isinstance(cols, slice):
+        W[:, cols].index_add_(0, rows, left.T @ right)
+    elif isinstance(rows, slice):
+        W[rows].index_add_(1, cols, left.T @ right)
+    else:
+        W.index_put_((rows[:, None], cols), left.T @ right, accumulate=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which neurons are computed at which iteration. Lists are indexed by l = 0..I-1; entry 0 is empty.
+
+    senders[l] are the fixed[l] (n_fixed of them) followed by the free[l]. counted[l]: 1.0 for each free[l] that the
+    activity term counts. refed[l]: under a residual input rule, where firing input neurons sit in senders[l] and
+    which components of x they show. driven: whether the input port drives at every l. uniform: the same sets at
+    every l, so that the gradient of W is one product.
+    """
+
+    iterations: int
+    inputs: Index
+    port: Index
+    senders: tuple[Index, ...]
+    fixed: tuple[Index, ...]
+    free: tuple[Index, ...]
+    n_fixed: tuple[int, ...]
+    n_free: tuple[int, ...]
+    counted: tuple[Tensor, ...]
+    refed: tuple[tuple[Tensor, Tensor] | None, ...]
+    driven: bool
+    uniform: bool
+    residual_output: bool
+    linear_output: bool
+
+
+def make_plan(
+    *,
+    iterations: int,
+    inputs: Tensor,
+    port: Tensor,
+    fixed: Tensor,
+    computed: Sequence[Tensor],
+    residual_input: bool,
+    residual_output: bool,
+    linear_output: bool,
+    like: Tensor,
+) -> Plan:
+    """fixed: (S,) bool. computed[l]: (S,) bool, the senders computed at l = 1..I-1 (entry 0 is unused). Under a
+    residual input rule all input neurons are computed at all of these l, or none ever. like: W's dtype and device."""
+    device = like.device
+    is_input = torch.zeros_like(fixed)
+    is_input[inputs] = True
+    component = torch.zeros(len(fixed), dtype=torch.long)
+    component[inputs] = torch.arange(len(inputs))
+    none = torch.zeros(0, dtype=torch.long)
+    sets = [(none, none)]
+    for level in range(1, iterations):
+        now = computed[level]
+        sets.append(((now & fixed).nonzero().flatten(), (now & ~fixed).nonzero().flatten()))
+    both = [torch.cat(pair) for pair in sets]
+    refed: list[tuple[Tensor, Tensor] | None] = []
+    for senders in both:
+        place = is_input[senders].nonzero().flatten()
+        shows = residual_input and len(place) > 0
+        refed.append((place.to(device), component[senders[place]].to(device)) if shows else None)
+    return Plan(
+        iterations=iterations,
+        inputs=as_index(inputs, device),
+        port=as_index(port, device),
+        senders=tuple(as_index(senders, device) for senders in both),
+        fixed=tuple(as_index(F, device) for F, _ in sets),
+        free=tuple(as_index(T, device) for _, T in sets),
+        n_fixed=tuple(len(F) for F, _ in sets),
+        n_free=tuple(len(T) for _, T in sets),
+        counted=tuple((~is_input[T]).to(like) for _, T in sets),
+        refed=tuple(refed),
+        driven=residual_input and not any(entry is not None for entry in refed),
+        uniform=all(torch.equal(senders, both[1]) for senders in both[2:]),
+        residual_output=residual_output,
+        linear_output=linear_output,
+    )
+
+
+class Iterate(torch.autograd.Function):
+    """(output, activity) of a batch under a Plan.
+
+    x: (B, D_in), or (B, I, D_in) for a sequence under the residual input rule. W: (S, S), b: (S,).
+    costs[l]: the price of one unit of activity at iteration l, the reduction over the batch included.
+    grad: a buffer for the gradient of W. watch: sees the senders' (B, n) activations of each iteration, or None.
+    Returns the port's (B, D_out) and the scalar sum over l = 1..I-1 of costs[l] * sum |N_l| over counted neurons.
+    """
+
+    @staticmethod
+    def forward(ctx, x, W, b, plan: Plan, costs: Sequence[float], grad, watch):  # type: ignore[override]
+        I = plan.iterations
+        frames = [frame.to(W.dtype) for frame in (x.unbind(1) if x.dim() == 3 else (x,))]
+        N: list[Tensor] = [W.new_empty(x.shape[0], 0)]  # nothing but the drive arrives at l = 1
+        rectified: list[Tensor] = [N[0]]
+        pre_port: list[Tensor] = []
+        out, activity = None, W.new_zeros(())
+        again: tuple[Tensor, ...] = ()
+        buffer = None
+        if plan.uniform and I > 2:
+            buffer = W.new_empty(I - 1, x.shape[0], plan.n_fixed[1] + plan.n_free[1])
+        for level in range(1, I + 1):
+            before, came = N[-1], plan.senders[level - 1]
+            last = level == I
+            rows = (plan.port,) if last else (plan.fixed[level], plan.free[level], plan.port)
+            if level == 1 or (plan.driven and not (len(frames) == 1 and plan.uniform)):
+                frame = frames[min(level, len(frames)) - 1]
+                drives = tuple(torch.addmm(b[r], frame, block(W, r, plan.inputs).T) for r in rows)
+                again = drives
+            elif plan.driven:
+                drives = again[-len(rows) :]
+            else:
+                drives = tuple(b[r].expand(x.shape[0], -1) for r in rows)
+            if plan.residual_output or last:
+                Z = torch.addmm(drives[-1], before, block(W, plan.port, came).T)
+                pre_port.append(Z)
+                read = Z if plan.linear_output else Z.relu()
+                out = read if out is None else out + read
+            if last:
+                break
+            k, width = plan.n_fixed[level], plan.n_fixed[level] + plan.n_free[level]
+            now = W.new_empty(x.shape[0], width) if buffer is None else buffer[level - 1]
+            if k:
+                reads = before[:, : plan.n_fixed[level - 1]]
+                torch.addmm(drives[0], reads, block(W, plan.fixed[level], plan.fixed[level - 1]).T, out=now[:, :k])
+            torch.addmm(drives[1], before, block(W, plan.free[level], came).T, out=now[:, k:])
+            now.relu_()
+            if watch is not None:
+                watch.see(level, plan.senders[level], now)
+            if costs[level]:
+                activity += costs[level] * (now[:, k:].sum(0) @ plan.counted[level])
+            rectified.append(now)
+            if (refed := plan.refed[level]) is not None:
+                now = now.index_add(1, refed[0], frames[min(level, len(frames) - 1)][:, refed[1]])
+            N.append(now)
+        ctx.save_for_backward(W, b, *frames, *N, *rectified, *pre_port)
+        ctx.plan, ctx.costs, ctx.grad, ctx.n_frames = plan, costs, grad, len(frames)
+        return out, activity
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d_out: Tensor, d_activity: Tensor):  # type: ignore[override]
+        plan: Plan = ctx.plan
+        I = plan.iterations
+        W, b, *saved = ctx.saved_tensors
+        frames, saved = saved[: ctx.n_frames], saved[ctx.n_frames :]
+        N, rectified, pre_port = saved[:I], saved[I : 2 * I], saved[2 * I :]
+        dW = torch.zeros_like(W) if ctx.grad is None else ctx.grad.zero_()
+        db = torch.zeros_like(b)
+        one_drive = plan.driven and len(frames) == 1 and plan.uniform
+        to_free: list[Tensor] = []  # dZ of the free senders, from l = I-1 down to 1
+        to_port: list[Tensor] = []  # dZ of the port, from l = I down
+        dN: Tensor | None = None
+        for level in range(I, 0, -1):
+            came = plan.senders[level - 1]
+            driven = level == 1 or (plan.driven and not one_drive)
+            frame = frames[min(level, len(frames)) - 1]
+            back = None
+            if level < I:
+                assert dN is not None
+                if ctx.costs[level]:
+                    dN = torch.addcmul(dN, d_activity.to(W.dtype), plan.counted[level], value=ctx.costs[level])
+                dZ = dN.mul_(rectified[level][:, plan.n_fixed[level] :] > 0)
+                T = plan.free[level]
+                _add_rows(db, T, dZ.sum(0))
+                if level > 1:
+                    back = dZ @ block(W, T, plan.free[level - 1])
+                    if not (plan.uniform and I > 2):
+                        add_to_block(dW, T, came, dZ, N[level - 1])
+                if driven and not one_drive:
+                    add_to_block(dW, T, plan.inputs, dZ, frame)
+                to_free.append(dZ)
+            if level == I or plan.residual_output:
+                pre = pre_port[level - 1 if plan.residual_output else 0]
+                dP = d_out if plan.linear_output else d_out * (pre > 0)
+                _add_rows(db, plan.port, dP.sum(0))
+                if driven and not one_drive:
+                    add_to_block(dW, plan.port, plan.inputs, dP, frame)
+                to_port.append(dP)
+                if level > 1:
+                    add_to_block(dW, plan.port, came, dP, N[level - 1])
+                    through = dP @ block(W, plan.port, plan.free[level - 1])
+                    back = through if back is None else back.add_(through)
+            dN = back
+        if one_drive:
+            if to_free:
+                add_to_block(dW, plan.free[1], plan.inputs, _sum(to_free), frames[0])
+            add_to_block(dW, plan.port, plan.inputs, _sum(to_port), frames[0])
+        if plan.uniform and I > 2:
+            before = torch.cat(N[1 : I - 1]) if plan.refed[1] is not None else _stacked(N[1 : I - 1])
+            add_to_block(dW, plan.free[1], plan.senders[1], torch.cat(to_free[-2::-1]), before)
+        return None, dW, db, None, None, None, None
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+
+def _add_rows(db: Tensor, rows: Index, value: Tensor) -> None:
+    if isinstance(rows, slice):
+        db[rows] += value
+    else:
+        db.index_add_(0, rows, value)
+
+
+def _stacked(N: list[Tensor]) -> Tensor:
+    """The states of iterations 1..I-2 under one another; they lie so in memory already."""
+    if len(N) == 1:
+        return N[0]
+    return N[0].as_strided((len(N) * N[0].shape[0], N[0].shape[1]), (N[0].stride(0), 1))

@@ -1,0 +1,235 @@
+"""The Unstructured Recursive Network: one weight matrix, applied I times (paper eq 2 to 7).
+
+Also written Unrestricted, Unstructured or Recurrent in the paper; all mean this network. Letters: B batch, S neurons,
+I iterations, D_in and D_out port sizes; W[i, j] is the synapse from neuron j to neuron i.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from urn.geometry import Layout
+from urn.iteration import Iterate, Plan, make_plan
+from urn.updates import find_update
+
+OUTPUT_ACTIVATIONS = ("relu", "linear")
+
+
+class URN(nn.Module):
+    """S neurons, all connected to all, updated I times; phi is ReLU.
+
+    layout: ports and coordinates. iterations: I >= 1. update: a name of `urn.updates.UPDATES`.
+    output_activation: "relu" (the paper) or "linear" (no output can die). outputs_send: whether output neurons feed
+    other neurons (in the paper they may; here not unless asked, because several tasks share one network).
+    gain: factor on the He-normal standard deviation sqrt(2 / S). support: optional (S, S) bool, the synapses that may
+    exist; all others are held at exactly zero by `hold`.
+
+    Parameters W (S, S) and b (S,). `fix` declares rows that training must not change and `hold` puts them back by
+    value, so that no optimiser can move them. Raises ValueError for impossible sizes and unknown names.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        iterations: int,
+        update: str = "plain",
+        output_activation: str = "relu",
+        *,
+        outputs_send: bool = False,
+        gain: float = 1.0,
+        support: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        if iterations < 1:
+            raise ValueError(f"a URN needs at least one iteration, not {iterations}")
+        if output_activation not in OUTPUT_ACTIVATIONS:
+            raise ValueError(f"output_activation is {' or '.join(OUTPUT_ACTIVATIONS)}, not {output_activation!r}")
+        S = layout.S
+        if support is not None and support.shape != (S, S):
+            raise ValueError(f"support has shape {tuple(support.shape)}, the network's W is ({S}, {S})")
+        self.layout = layout
+        self.iterations = iterations
+        self.update = find_update(update)
+        self.output_activation = output_activation
+        self.outputs_send = outputs_send
+        self.support = support
+        W = torch.randn(S, S, generator=generator, dtype=dtype) * (gain * math.sqrt(2 / S))
+        self.become(layout, W, torch.zeros(S, dtype=dtype))
+
+    def become(self, layout: Layout, W: Tensor, b: Tensor, fixed: Tensor | None = None) -> None:
+        """Takes on another set of neurons, weights and fixed rows, as new Parameters (an optimiser must be told:
+        `urn.compaction.follow`). W (n, n), b (n,), fixed (n,) bool with n = layout.S."""
+        self.layout = layout
+        self.W, self.b = nn.Parameter(W), nn.Parameter(b)
+        self.fixed = torch.zeros(layout.S, dtype=torch.bool) if fixed is None else fixed.cpu()
+        self.silent: Tensor | None = None  # (I, S) bool: neurons known to be silent at iteration l
+        self.watch = None  # a urn.compaction.Watch while training
+        self._plans: dict[tuple, Plan] = {}
+        self._gradient: Tensor | None = None
+        self._held = None
+        self.hold()
+        rows = self.fixed.nonzero().flatten().to(W.device)
+        if len(rows):
+            self._held = (rows, self.W.data[rows].clone(), self.b.data[rows].clone())
+
+    @property
+    def S(self) -> int:
+        return self.layout.S
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Puts every fixed row back to its value, and every synapse that may not exist to zero. Zeroing gradients
+        would not do: momentum, Adam's moments and weight decay move weights that have no gradient."""
+        if not self.outputs_send:
+            for port in self.layout.ports.values():
+                self.W.data[:, port] = 0
+        if self.support is not None:
+            self.W.data.mul_(self.support)
+        if self._held is not None:
+            rows, W, b = self._held
+            self.W.data[rows] = W
+            self.b.data[rows] = b
+
+    def declare_silent(self, silent: Tensor | None) -> None:
+        """silent: (I, S) bool, neurons to leave out at iteration l (entry 0 is unused); None computes all."""
+        self.silent = silent
+        self._plans.clear()
+
+    # --- outputs -------------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, port: str | None = None) -> Tensor:
+        """Logits (B, D_out) of the output port `port` (the only one when None) for x (B, D_in)."""
+        return self.forward_with_activity(x, port, (0.0,) * (self.iterations + 1))[0]
+
+    def forward_with_activity(self, x: Tensor, port: str | None, costs: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Logits (B, D_out), and the activity term sum over l = 1..I-1 of costs[l] * sum |N^(l)| over hidden
+        neurons (paper eq 5; the batch's reduction is in the costs)."""
+        self._check(x)
+        if self.outputs_send or x.requires_grad:
+            states = self.states(x, port)
+            hidden = self.layout.hidden
+            hidden = hidden[~self.fixed[hidden]].to(x.device)  # the activity of fixed neurons is no longer a choice
+            activity = sum((costs[k] * states[k][:, hidden].abs().sum() for k in range(1, self.iterations)), x.sum() * 0)
+            return states[-1][:, self._port(port)], activity
+        return Iterate.apply(x, self.W, self.b, self._plan(port), costs, self._gradient_buffer(), self.watch)  # type: ignore
+
+    def states(self, x: Tensor, port: str | None = None) -> list[Tensor]:
+        """[N^(0), ..., N^(I)], each (B, S): the update rule to the letter, with full products. The reference for
+        everything that is faster. With `port`, only that port is an output; otherwise all are."""
+        self._check(x)
+        frames = x.unbind(1) if x.dim() == 3 else [x] * self.iterations
+        inputs = self.layout.inputs.to(x.device)
+        names = list(self.layout.ports) if port is None else [port]
+        out = torch.zeros(self.S, dtype=torch.bool, device=x.device)
+        for name in names:
+            out[self._port(name)] = True
+        N = x.new_zeros(x.shape[0], self.S, dtype=self.W.dtype).index_copy(1, inputs, frames[0].to(self.W.dtype))
+        states = [N]
+        for level in range(1, self.iterations + 1):
+            Z = N @ self.W.T + self.b
+            new = Z.relu() if self.output_activation == "relu" else torch.where(out, Z, Z.relu())
+            if self.update.residual_output:
+                new = torch.where(out, N + new, new)
+            if self.update.residual_input and level < self.iterations:
+                new = new.index_add(1, inputs, frames[level].to(self.W.dtype))
+            elif self.update.residual_input:
+                new = new.index_add(1, inputs, frames[-1].to(self.W.dtype))
+            N = new
+            states.append(N)
+        return states
+
+    def readouts(self, x: Tensor, port: str | None = None) -> list[Tensor]:
+        """The port's (B, D_out) as it stands after l = 1..I iterations, for the readout depth."""
+        index = self._port(port)
+        return [N[:, index] for N in self.states(x, port)[1:]]
+
+    # --- parts ---------------------------------------------------------------------------------------------------
+
+    def part(self, index: Tensor) -> URN:
+        """A URN of the neurons `index` (n,) alone, renumbered in that order; ports not wholly inside vanish."""
+        index = index.cpu()
+        where = index.to(self.W.device)
+        part = URN.__new__(URN)
+        nn.Module.__init__(part)
+        part.layout = self.layout.take(index)
+        part.iterations, part.update = self.iterations, self.update
+        part.output_activation, part.outputs_send = self.output_activation, self.outputs_send
+        part.support = None if self.support is None else self.support[where][:, where]
+        W = self.W.data.index_select(0, where).index_select(1, where)
+        part.become(part.layout, W, self.b.data[where], self.fixed[index])
+        return part
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _port(self, port: str | None) -> Tensor:
+        if port is None:
+            if len(self.layout.ports) != 1:
+                raise ValueError(f"name the output port to read: {', '.join(self.layout.ports) or 'there is none'}")
+            (index,) = self.layout.ports.values()
+            return index
+        try:
+            return self.layout.ports[port]
+        except KeyError:
+            raise ValueError(f"no output port is called {port!r}; there are {', '.join(self.layout.ports)}") from None
+
+    def _check(self, x: Tensor) -> None:
+        d_in = len(self.layout.inputs)
+        if x.dim() == 2 and x.shape[1] == d_in:
+            return
+        if x.dim() == 3 and x.shape[1:] == (self.iterations, d_in):
+            if self.update.residual_input:
+                return
+            raise ValueError(f"a sequence of inputs needs a residual input rule, this network's is {self.update.name}")
+        raise ValueError(
+            f"input of shape {tuple(x.shape)}; expected (B, {d_in}), or (B, {self.iterations}, {d_in}) for a sequence"
+        )
+
+    def _plan(self, port: str | None) -> Plan:
+        key = (port, self.W.device)
+        if key not in self._plans:
+            layout, I = self.layout, self.iterations
+            sends = ~self._still()
+            for other in layout.ports.values():
+                sends[other] = False
+            computed = [sends] * I
+            if self.silent is not None:
+                computed = [sends & ~self.silent[level] for level in range(I)]
+            if self.update.residual_input and I > 1 and bool(sends[layout.inputs].any()):
+                for level in range(1, I):  # the rule shows x at input neurons that fire: all of them, always
+                    computed[level] = computed[level].index_fill(0, layout.inputs, True)
+            self._plans[key] = make_plan(
+                iterations=I,
+                inputs=layout.inputs,
+                port=self._port(port),
+                fixed=self.fixed,
+                computed=computed,
+                residual_input=self.update.residual_input,
+                residual_output=self.update.residual_output,
+                linear_output=self.output_activation == "linear",
+                like=self.W,
+            )
+        return self._plans[key]
+
+    def _still(self) -> Tensor:
+        """(S,) fixed neurons that read nothing and so never fire: as a rule the input neurons."""
+        rows = self.fixed.to(self.W.device)
+        still = rows & (self.b.data <= 0)
+        still[rows] &= ~(self.W.data[rows] != 0).any(1)
+        return still.cpu()
+
+    def _gradient_buffer(self) -> Tensor | None:
+        """A buffer for the gradient of W that is used again from step to step: a fresh S x S allocation costs more
+        than the sums that fill it. None while the last gradient is still in use."""
+        if not torch.is_grad_enabled() or not self.W.requires_grad:
+            return None
+        if self._gradient is None or self._gradient.shape != self.W.shape or self._gradient.device != self.W.device:
+            self._gradient = torch.empty_like(self.W)
+        if self.W.grad is not None:
+            return None
+        return self._gradient
