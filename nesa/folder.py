@@ -38,7 +38,7 @@ def file_name(name: str) -> str:
     """``name`` as the name of a file that lies where it is put: separators and a leading dot are percent-encoded."""
     if not name:
         raise ValueError("a name that becomes a file is not empty")
-    quoted = urllib.parse.quote(name, safe=" ")
+    quoted = urllib.parse.quote(name, safe=" +=,@")
     return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
 
 

@@ -50,7 +50,8 @@ def test_different_names_have_different_folders():
 
 
 def test_plain_names_are_left_alone():
-    assert run_folder.file_name("cifar10-v1.0_x") == "cifar10-v1.0_x"
+    for name in ("cifar10-v1.0_x", "vision+cifar10=scenes"):
+        assert run_folder.file_name(name) == name
 
 
 def test_new_folders_are_named_by_time_and_never_twice(tmp_path):
@@ -71,6 +72,14 @@ def test_write_whole_replaces(tmp_path):
     run_folder.write_whole(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"new"
     assert files(tmp_path) == ["table.csv"]
+
+
+def test_a_reader_sees_the_old_file_or_the_new_one_and_nothing_between(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"old")
+    with path.open("rb") as reader:
+        run_folder.write_whole(path, b"new and longer")
+        assert reader.read() == b"old"
 
 
 def test_a_failure_while_writing_leaves_the_old_file(tmp_path):

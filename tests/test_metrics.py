@@ -30,7 +30,7 @@ def test_a_dip_that_recovers_counts_for_neither():
 
 
 def test_a_score_from_before_training_is_not_forgotten():
-    lucky = np.array([[0.9, 1.0], [0.9, 0.5]])
+    lucky = np.array([[0.9, 1.0, 0.1], [0.9, 0.5, 0.1], [0.9, 0.5, 0.3]])
     assert metrics.forgetting(lucky) == 0
 
 
@@ -45,6 +45,13 @@ def test_a_gap_is_not_averaged_away(score):
     gap = R.copy()
     gap[2, 0] = NAN
     assert np.isnan(score(gap))
+
+
+def test_a_best_score_that_was_not_measured_is_not_guessed():
+    gap = R.copy()
+    gap[1, 0] = NAN
+    assert np.isnan(metrics.forgetting(gap))
+    assert metrics.bwt(gap) == metrics.bwt(R)
 
 
 def test_one_task_has_an_acc_and_nothing_to_forget():
