@@ -136,12 +136,12 @@ class Iterate(torch.autograd.Function):
 
     x: (B, D_in), or (B, I, D_in) for a sequence under the residual input rule. W: (S, S), b: (S,).
     costs[l]: the price of one unit of activity at iteration l, the reduction over the batch included.
-    grad: a buffer for the gradient of W. watch: sees the senders' (B, n) activations of each iteration, or None.
+    watch: sees the senders' (B, n) activations of each iteration, or None.
     Returns the port's (B, D_out) and the scalar sum over l = 1..I-1 of costs[l] * sum |N_l| over counted neurons.
     """
 
     @staticmethod
-    def forward(ctx, x, W, b, plan: Plan, costs: Sequence[float], grad, watch):  # type: ignore[override]
+    def forward(ctx, x, W, b, plan: Plan, costs: Sequence[float], watch):  # type: ignore[override]
         I = plan.iterations
         frames = [frame.to(W.dtype) for frame in (x.unbind(1) if x.dim() == 3 else (x,))]
         N: list[Tensor] = [W.new_empty(x.shape[0], 0)]  # nothing but the drive arrives at l = 1
@@ -187,7 +187,7 @@ class Iterate(torch.autograd.Function):
                 now = now.index_add(1, refed[0], frames[min(level, len(frames) - 1)][:, refed[1]])
             N.append(now)
         ctx.save_for_backward(W, b, *frames, *N, *rectified, *pre_port)
-        ctx.plan, ctx.costs, ctx.grad, ctx.n_frames = plan, costs, grad, len(frames)
+        ctx.plan, ctx.costs, ctx.n_frames = plan, costs, len(frames)
         return out, activity
 
     @staticmethod
@@ -198,8 +198,7 @@ class Iterate(torch.autograd.Function):
         W, b, *saved = ctx.saved_tensors
         frames, saved = saved[: ctx.n_frames], saved[ctx.n_frames :]
         N, rectified, pre_port = saved[:I], saved[I : 2 * I], saved[2 * I :]
-        dW = torch.zeros_like(W) if ctx.grad is None else ctx.grad.zero_()
-        db = torch.zeros_like(b)
+        dW, db = torch.zeros_like(W), torch.zeros_like(b)
         one_drive = plan.driven and len(frames) == 1 and plan.uniform
         to_free: list[Tensor] = []  # dZ of the free senders, from l = I-1 down to 1
         to_port: list[Tensor] = []  # dZ of the port, from l = I down
@@ -242,7 +241,7 @@ class Iterate(torch.autograd.Function):
         if plan.uniform and I > 2:
             before = torch.cat(N[1 : I - 1]) if plan.refed[1] is not None else _stacked(N[1 : I - 1])
             add_to_block(dW, plan.free[1], plan.senders[1], torch.cat(to_free[-2::-1]), before)
-        return None, dW, db, None, None, None, None
+        return None, dW, db, None, None, None
 
 
 def _sum(parts: list[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class URN(nn.Module):
     gain: factor on the He-normal standard deviation sqrt(2 / S). support: optional (S, S) bool, the synapses that may
     exist; all others are held at exactly zero by `hold`.
 
-    Parameters W (S, S) and b (S,). `fix` declares rows that training must not change and `hold` puts them back by
+    Parameters W (S, S) and b (S,). `become` declares rows that training must not change and `hold` puts them back by
     value, so that no optimiser can move them. Raises ValueError for impossible sizes and unknown names.
     """
 
@@ -69,9 +70,8 @@ class URN(nn.Module):
         self.W, self.b = nn.Parameter(W), nn.Parameter(b)
         self.fixed = torch.zeros(layout.S, dtype=torch.bool) if fixed is None else fixed.cpu()
         self.silent: Tensor | None = None  # (I, S) bool: neurons known to be silent at iteration l
-        self.watch = None  # a urn.compaction.Watch while training
+        self.watch: Any = None  # a urn.compaction.Watch while training
         self._plans: dict[tuple, Plan] = {}
-        self._gradient: Tensor | None = None
         self._held = None
         self.hold()
         rows = self.fixed.nonzero().flatten().to(W.device)
@@ -111,13 +111,17 @@ class URN(nn.Module):
         """Logits (B, D_out), and the activity term sum over l = 1..I-1 of costs[l] * sum |N^(l)| over hidden
         neurons (paper eq 5; the batch's reduction is in the costs)."""
         self._check(x)
+        watch = self.watch if torch.is_grad_enabled() else None  # what is only looked at decides nothing
         if self.outputs_send or x.requires_grad:
             states = self.states(x, port)
             hidden = self.layout.hidden
             hidden = hidden[~self.fixed[hidden]].to(x.device)  # the activity of fixed neurons is no longer a choice
-            activity = sum((costs[k] * states[k][:, hidden].abs().sum() for k in range(1, self.iterations)), x.sum() * 0)
+            for level in range(1, self.iterations if watch is not None else 1):
+                watch.see(level, slice(None), states[level])
+            terms = [costs[level] * states[level][:, hidden].abs().sum() for level in range(1, self.iterations)]
+            activity = sum(terms, self.W.new_zeros(()))
             return states[-1][:, self._port(port)], activity
-        return Iterate.apply(x, self.W, self.b, self._plan(port), costs, self._gradient_buffer(), self.watch)  # type: ignore
+        return Iterate.apply(x, self.W, self.b, self._plan(port), costs, watch)  # type: ignore
 
     def states(self, x: Tensor, port: str | None = None) -> list[Tensor]:
         """[N^(0), ..., N^(I)], each (B, S): the update rule to the letter, with full products. The reference for
@@ -222,14 +226,3 @@ class URN(nn.Module):
         still = rows & (self.b.data <= 0)
         still[rows] &= ~(self.W.data[rows] != 0).any(1)
         return still.cpu()
-
-    def _gradient_buffer(self) -> Tensor | None:
-        """A buffer for the gradient of W that is used again from step to step: a fresh S x S allocation costs more
-        than the sums that fill it. None while the last gradient is still in use."""
-        if not torch.is_grad_enabled() or not self.W.requires_grad:
-            return None
-        if self._gradient is None or self._gradient.shape != self.W.shape or self._gradient.device != self.W.device:
-            self._gradient = torch.empty_like(self.W)
-        if self.W.grad is not None:
-            return None
-        return self._gradient
