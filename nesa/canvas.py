@@ -117,7 +117,7 @@ def _reduced(png: bytes) -> bytes:
 
     reduced = io.BytesIO()
     image = Image.open(io.BytesIO(png)).convert("RGBA")
-    if image.getextrema()[3] == (255, 255):
+    if image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB").quantize(256)
     else:  # the one method that keeps transparency
         image = image.quantize(256, method=Image.Quantize.FASTOCTREE)

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -33,17 +32,31 @@ if os.fork() == 0:
 time.sleep(60)
 """
 
+CONTEND = """
+import sys
+from nesa.errors import RunFolderError
+from nesa.lock import RunLock
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    RunLock(sys.argv[1]).acquire()
+    print("won", flush=True)
+except RunFolderError:
+    print("lost", flush=True)
+sys.stdin.read()
+"""
+
 
 def start(script, folder):
     process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert select.select([process.stdout], [], [], 20)[0], "the other process did not come up"
+    assert select.select([process.stdout], [], [], 60)[0], "the other process did not come up"
     return process, process.stdout.readline().split()
 
 
 def end(process):
     process.kill()
-    process.wait(timeout=10)
+    process.wait(timeout=30)
     process.stdout.close()
 
 
@@ -80,7 +93,7 @@ def test_a_forked_child_that_outlives_its_parent_does_not_keep_the_lock(tmp_path
         with pytest.raises(RunFolderError, match=f"process {process.pid} "):  # the child's close freed nothing
             RunLock(tmp_path).acquire()
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=30)
         os.kill(int(child), 0)  # the child is alive
         with RunLock(tmp_path) as lock:
             assert lock.held
@@ -116,16 +129,17 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 
 def test_only_one_of_many_wins(tmp_path):
-    script = (
-        "import sys, time\nfrom nesa.lock import RunLock\nfrom nesa.errors import RunFolderError\n"
-        "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
-        "try:\n RunLock(sys.argv[1]).acquire(); print('won', flush=True); time.sleep(1)\n"
-        "except RunFolderError: print('lost', flush=True)\n"
-    )
-    when = str(time.time() + 1.0)
     contenders = [
-        subprocess.Popen([sys.executable, "-c", script, str(tmp_path), when], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", CONTEND, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         for _ in range(4)
     ]
-    answers = sorted(process.communicate(timeout=20)[0].strip() for process in contenders)
-    assert answers == ["lost", "lost", "lost", "won"]
+    assert [process.stdout.readline() for process in contenders] == ["ready\n"] * 4
+    for process in contenders:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = sorted(process.stdout.readline() for process in contenders)  # the winner holds on until all have tried
+    for process in contenders:
+        process.communicate(timeout=60)
+    assert answers == ["lost\n", "lost\n", "lost\n", "won\n"]

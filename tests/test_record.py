@@ -240,7 +240,7 @@ def test_a_killed_run_keeps_every_event_that_was_reported(tmp_path):
         if int(line) >= 50:
             os.kill(process.pid, signal.SIGKILL)
             break
-    process.wait(timeout=10)
+    process.wait(timeout=30)
     process.stdout.close()
     with Record.open(tmp_path / "x") as record:
         assert len(record.events) >= 51
