@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no truth value; a layout is equal to itself
 class Layout:
     """Ports and coordinates of S neurons.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from urn.network import URN
 from urn.penalties import Penalty, soft_threshold_
 
+KEPT = 1 << 25  # largest S x S whose prices are kept: 128 MB
 STRIP = 1 << 17  # elements of W in one strip: with its gradient and two moments 2 MB, one core's cache
 
 
@@ -47,6 +48,7 @@ class Proximal(torch.optim.Optimizer):
         self.base = base
         self.penalty = penalty or Penalty()
         self.ramp = 1.0
+        self._kept: tuple | None = None  # (layout, penalty, prices of W)
         defaults = {"lr": lr, "betas": betas, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__([urn.W, urn.b], defaults)
 
@@ -97,8 +99,16 @@ class Proximal(torch.optim.Optimizer):
         return loss
 
     def _price(self, rows: slice) -> Tensor | float:
-        price = self.penalty.price(self.urn.layout, rows)
-        return price * self.ramp if isinstance(price, float) else price.to(self.urn.W.device).mul_(self.ramp)
+        """The price of W's rows, ramped. With synaptic length the whole (S, S) of prices is kept from step to step
+        where it is small; on a large network strips of it are computed again each time."""
+        urn, penalty = self.urn, self.penalty
+        if not penalty.synapse_length:
+            return penalty.weight * self.ramp
+        if urn.S**2 > KEPT:
+            return penalty.price(urn.layout, rows).to(urn.W).mul_(self.ramp)
+        if self._kept is None or self._kept[:2] != (urn.layout, penalty):
+            self._kept = (urn.layout, penalty, penalty.price(urn.layout, slice(None)).to(urn.W))
+        return self._kept[2][rows] * self.ramp
 
 
 class _Adam:
