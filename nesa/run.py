@@ -8,31 +8,35 @@ as it would have. Nothing is trained before all data are there.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from nesa import measure, metrics, tables
+from nesa import continuation, measure, metrics, tables
 from nesa.accumulation import Accumulation, Rule
 from nesa.config import Curriculum
 from nesa.curriculum import dump, load
+from nesa.digest import data_digest, digest, event_digest
 from nesa.environment import environment
-from nesa.errors import RunFailed, RunFolderError, UserError
+from nesa.errors import RunFailed, UserError
 from nesa.folder import CURRICULUM, new_folder
 from nesa.learner import AccumulatingURN, NeuralPruning
 from nesa.progress import Progress
 from nesa.record import Record
+from nesa.saved import FORMAT, PROBE, machine
 from nesa.seeds import derive
 from nesa.stream import TaskData, load_task
 from nesa.tasks import DataDirs
 from urn.geometry import Layout, Metric
 
-PROBE = 256  # test samples whose logits are kept with each task, to prove that they never change
+PROBES = 256  # test samples that are kept with each task and its logits for them, to prove that they never change
 ROOM = 0.1  # a task needs at least this share of the hidden neurons to be free
 
 
@@ -55,52 +59,53 @@ def run(
     tasks, notes = load_tasks(curriculum, data, progress)
     out = Path("runs") if out is None else Path(out)
     folder = out / name if name else new_folder(out, run_name(curriculum, tasks))
-    with Record.create(folder, dump(curriculum), environment(curriculum.seed, device, command)) as record:
-        record.event(
-            "run_started",
-            name=curriculum.name,
-            seed=curriculum.seed,
-            tasks=[task.name for task in tasks],
-            learner=curriculum.learner.name,
-            iterations=curriculum.network.iterations,
-            update=curriculum.network.update,
-            fallbacks=[f"{task.name}={task.source_used}" for task in tasks if task.fallback],
-        )
-        for note in notes:
-            record.event("warning", message=note)
-        Session(curriculum, tasks, record, place, progress).go(0)
+    facts = environment(curriculum.seed, device, command)
+    with _says_how_to_go_on(folder, progress), Record.create(folder, dump(curriculum), facts) as record:
+        session = Session(curriculum, tasks, record, place, progress, machine(facts))
+        session.begin(notes)
+        session.go(0)
     return folder
 
 
-def resume(
-    folder: Path, *, data: Path | None = None, device: str = "cpu", progress: Progress | None = None
-) -> Path:
-    """Goes on after the last task that was claimed. A finished run is left as it is."""
+def resume(folder: Path, *, data: Path | None = None, device: str = "cpu", progress: Progress | None = None) -> Path:
+    """Goes on after the last task whose checkpoint is whole, to the same result as a run that was never interrupted.
+
+    A finished run is left as it is. Raises RunFolderError when the curriculum or the data are not those that the run
+    began with; other versions, another device or number of threads are a warning, in the record too."""
+    folder = Path(folder)
     place = check_device(device)
     progress = progress or Progress(quiet=True)
-    with Record.open(folder) as record:
-        curriculum = load(Path(folder) / CURRICULUM)
+    with _says_how_to_go_on(folder, progress), Record.open(folder) as record:
+        curriculum = load(folder / CURRICULUM)
+        continuation.check_curriculum(folder, record.events)
         if any(event["event"] == "run_finished" for event in record.events):
             progress.message(f"{folder}: this run is finished; nothing to resume")
-            return Path(folder)
-        started = next((event for event in record.events if event["event"] == "run_started"), None)
-        if started is None:
-            raise RunFolderError(f"{folder}: the run stopped before its first task; start it again with `nesa run`")
-        tasks, _ = load_tasks(curriculum, data, progress)
-        used = [f"{task.name}={task.source_used}" for task in tasks if task.fallback]
-        if used != started["fallbacks"]:
-            raise RunFolderError(
-                f"{folder}: this run used {', '.join(started['fallbacks']) or 'no fallback'}, but now the data would "
-                f"give {', '.join(used) or 'no fallback'}; point --data or NESA_DATA to the data that it began with"
-            )
-        session = Session(curriculum, tasks, record, place, progress)
-        session.go(session.restore())
-    return Path(folder)
+            return folder
+        tasks, notes = load_tasks(curriculum, data, progress)
+        digests = {task.name: data_digest(task) for task in tasks}
+        continuation.check_data(folder, record.events, fallbacks(tasks), digests)
+        changes = [f"resumed although {change}" for change in continuation.changes(folder, device)]
+        session = Session(curriculum, tasks, record, place, progress, machine(environment(curriculum.seed, device)))
+        first, damage = session.restore()
+        if first == 0:
+            session.begin(notes)
+        for note in [*damage, *changes]:
+            progress.warning(note)
+            record.event("warning", message=note)
+        session.go(first)
+    return folder
 
 
-def load_tasks(
-    curriculum: Curriculum, data: Path | None, progress: Progress
-) -> tuple[list[TaskData], list[str]]:
+@contextlib.contextmanager
+def _says_how_to_go_on(folder: Path, progress: Progress) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress.message(f"stopped; go on with: nesa resume {folder}")
+        raise
+
+
+def load_tasks(curriculum: Curriculum, data: Path | None, progress: Progress) -> tuple[list[TaskData], list[str]]:
     """All data of a curriculum, and the warnings that came with them."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -111,18 +116,26 @@ def load_tasks(
     return tasks, notes
 
 
+def fallbacks(tasks: Sequence[TaskData]) -> list[str]:
+    """TASK=SOURCE for each task that had to fall back."""
+    return [f"{task.name}={task.source_used}" for task in tasks if task.fallback]
+
+
 def run_name(curriculum: Curriculum, tasks: Sequence[TaskData]) -> str:
     """The curriculum's name, with every fallback that was used in it."""
-    return "+".join([curriculum.name, *(f"{t.name}={t.source_used}" for t in tasks if t.fallback)])
+    return "+".join([curriculum.name, *fallbacks(tasks)])
 
 
 def check_device(device: str) -> torch.device:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"--device {device}: this machine has no CUDA device that torch can use; try --device cpu")
     try:
-        return torch.device(device)
+        place = torch.device(device)
     except RuntimeError:
         raise UserError(f"--device {device}: not a device; use cpu or cuda") from None
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0")
+    return place
 
 
 def make_layout(curriculum: Curriculum, tasks: Sequence[TaskData]) -> Layout:
@@ -142,20 +155,47 @@ class Session:
     """The state of a run between two tasks, and what happens to one task."""
 
     def __init__(
-        self, curriculum: Curriculum, tasks: list[TaskData], record: Record, device: torch.device, progress: Progress
+        self,
+        curriculum: Curriculum,
+        tasks: list[TaskData],
+        record: Record,
+        device: torch.device,
+        progress: Progress,
+        machine: dict[str, Any],
     ):
         from nesa.strategy import make_learner
 
         self.curriculum, self.record, self.progress, self.device = curriculum, record, progress, device
+        self.machine = machine
+        self.digests = [data_digest(task) for task in tasks]
         self.tasks = [task.to(device) for task in tasks]
         self.metric = Metric(curriculum.penalties.beta, 1.0)
+        self._digests: dict[str, str] = {}  # of the files that the task in hand has written
         self.probes: dict[str, torch.Tensor] = {}  # each task's logits on its probe batch, right after its claim
-        self.started = time.perf_counter()
+        self.started = time.perf_counter()  # a resumed run counts the seconds of its finished tasks
         network = curriculum.network
         self.accumulation = Accumulation(
             make_layout(curriculum, tasks), network.gain, inputs_receive=network.inputs_receive
         )
         self.learner = make_learner(curriculum, self.tasks, self.accumulation, device, self._report)
+
+    def begin(self, notes: Sequence[str]) -> None:
+        """Records how the run starts; resuming compares with it."""
+        curriculum = self.curriculum
+        self.record.event(
+            "run_started",
+            name=curriculum.name,
+            seed=curriculum.seed,
+            tasks=[task.name for task in self.tasks],
+            learner=curriculum.learner.name,
+            iterations=curriculum.network.iterations,
+            update=curriculum.network.update,
+            fallbacks=fallbacks(self.tasks),
+            data=self.digests,
+            curriculum=dump(curriculum),
+        )
+        for note in notes:
+            self.record.event("warning", message=note)
 
     def go(self, first: int) -> None:
         """Trains tasks first, first + 1, ... to the end."""
@@ -170,23 +210,20 @@ class Session:
             seconds=time.perf_counter() - self.started,
         )
 
-    def restore(self) -> int:
-        """Takes up the last checkpoint; returns the number of the task to train next."""
-        done = [event["task"] for event in self.record.events if event["event"] == "checkpointed"]
-        if not done:
-            first = next(i for i, e in enumerate(self.record.events) if e["event"] == "task_started")
-            self.record.rewind(first)
-            return 0
-        state = torch.load(
-            self.record.folder / "tasks" / done[-1] / "checkpoint.pt", map_location="cpu", weights_only=True
-        )
-        self.record.rewind(state["events"])
-        self.record.event("checkpointed", task=done[-1])
-        self.probes = state["probes"]
+    def restore(self) -> tuple[int, list[str]]:
+        """Takes up the last checkpoint that is whole; returns the number of the task to train next, and a note for
+        each checkpoint that is damaged."""
+        count, state, notes = continuation.last_state(self.record.folder, self.record.events)
+        self.record.rewind(count)
+        if state is None:
+            return 0, notes
+        self.started -= self.record.events[-1]["seconds"]
         self.learner.load_state_dict(state["learner"])
         if isinstance(self.learner.model, AccumulatingURN):
             self.accumulation = self.learner.model.accumulation
-        return state["next"]
+            # computed anew: a later version, or another machine, may give other last bits to the same weights
+            self.probes = {task.name: self._probe(task) for task in self.tasks[: state["next"]]}
+        return state["next"], notes
 
     # --- one task ------------------------------------------------------------------------------------------------
 
@@ -238,11 +275,8 @@ class Session:
         """Measures, records and draws what task k has claimed; checks that no earlier answer has moved."""
         data, config = self.tasks[k], self.curriculum.tasks[k]
         accumulation = self.accumulation
-        for j in range(k + 1):
-            earlier = self.tasks[j]
-            with torch.no_grad():
-                x = earlier.prepare(earlier.test.x[:PROBE])
-                logits = accumulation.network(earlier.name).to(self.device)(x, earlier.name).cpu()
+        for earlier in self.tasks[: k + 1]:
+            logits = self._probe(earlier)
             if not torch.equal(logits, self.probes.setdefault(earlier.name, logits)):
                 raise RunFailed(f"task {data.name!r} has changed the answers of task {earlier.name!r}: not recorded")
         found = measure.measure(
@@ -268,20 +302,36 @@ class Session:
         members = accumulation.find(data.name).members
         network = accumulation.network(data.name)
         owner = accumulation.owner[members]
-        self.record.structure(
-            data.name,
-            members=members,
-            owner=owner,
-            levels=levels,
-            strength=strength,
-            W=network.W.data,
-            b=network.b.data,
-            positions=network.layout.positions,
-            shape=list(data.shape or (data.train.x.shape[1],)),
-        )
+        structure = {
+            "members": members,
+            "owner": owner,
+            "levels": levels,
+            "strength": strength,
+            "W": network.W.data,
+            "b": network.b.data,
+            "positions": network.layout.positions,
+            "shape": list(data.shape or (data.train.x.shape[1],)),
+            "class_names": list(data.class_names),
+        }
+        structure = {key: np.asarray(v.cpu() if isinstance(v, torch.Tensor) else v) for key, v in structure.items()}
+        self.record.structure(data.name, **structure)
+        probe = {
+            "format": FORMAT,
+            "x": data.test.x[:PROBES].cpu(),
+            "logits": self.probes[data.name],
+            "machine": self.machine,
+        }
+        self.record.checkpoint(data.name, probe, PROBE)
+        self._digests = {"structure": digest(structure), "probe": digest(probe)}
         self._draw(data, network, owner, levels, strength)
         row = self.record.events
         self.progress.message(_line(next(e for e in reversed(row) if e["event"] == "task_claimed")))
+
+    @torch.no_grad()
+    def _probe(self, data: TaskData) -> torch.Tensor:
+        """Logits (n, D_out) of a claimed task on the first of its test samples."""
+        network = self.accumulation.network(data.name).to(self.device)
+        return network(data.prepare(data.test.x[:PROBES]), data.name).cpu()
 
     def _draw(self, data: TaskData, network, owner, levels, strength) -> None:
         from nesa import figures
@@ -300,18 +350,19 @@ class Session:
             show("receptive_fields", figures.receptive_fields(W_in, (H, W), channels=channels, title=title), data.name)
 
     def _save(self, k: int) -> None:
+        """Task k's checkpoint; the event says by digests what the run has written so far."""
         name = self.tasks[k].name
-        self.record.checkpoint(
-            name,
-            {
-                "format": 1,
-                "next": k + 1,
-                "events": len(self.record.events),
-                "probes": dict(self.probes),
-                "learner": self.learner.state_dict(),
-            },
+        events = event_digest(self.record.events)
+        state = {"format": FORMAT, "next": k + 1, "events": events, "learner": self.learner.state_dict()}
+        self.record.checkpoint(name, state)
+        self.record.event(
+            "checkpointed",
+            task=name,
+            checkpoint=digest(state),
+            **self._digests,
+            events=events,
+            seconds=time.perf_counter() - self.started,
         )
-        self.record.event("checkpointed", task=name)
 
     def _make_room(self, name: str) -> None:
         """Grows the network when too few neurons are free for a task, or says how many are missing."""

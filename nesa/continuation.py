@@ -1,0 +1,108 @@
+"""What must hold before a stored run goes on: the same curriculum, the same data, and a checkpoint that is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nesa.environment import environment
+from nesa.errors import RunFolderError
+from nesa.folder import CURRICULUM, read_environment
+from nesa.saved import read_state
+
+SHOWN = 10  # differences that a message lists
+
+Event = Mapping[str, Any]
+
+
+def began(events: Sequence[Event]) -> Event | None:
+    """The event that says how the run began; None when it was stopped before that."""
+    return next((event for event in events if event["event"] == "run_started"), None)
+
+
+def check_curriculum(folder: Path, events: Sequence[Event]) -> None:
+    """RunFolderError, with the difference, when curriculum.yaml no longer says what the run began with. Comments and
+    layout may change."""
+    start = began(events)
+    if start is None:
+        return
+    before, now = yaml.safe_load(start["curriculum"]), yaml.safe_load((folder / CURRICULUM).read_text("utf-8"))
+    found = differences(before, now)
+    if found:
+        more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        raise RunFolderError(
+            f"{folder / CURRICULUM}: was changed after the run began: {'; '.join([*found[:SHOWN], *more])}. "
+            "Put it back to go on, or begin a new run with `nesa run`"
+        )
+
+
+def check_data(folder: Path, events: Sequence[Event], fallbacks: Sequence[str], digests: Mapping[str, str]) -> None:
+    """RunFolderError when the data here are not those that the run began with. fallbacks: TASK=SOURCE for each
+    fallback in use. digests: task name -> nesa.digest.data_digest."""
+    start = began(events)
+    if start is None:
+        return
+    if list(fallbacks) != start["fallbacks"]:
+        raise RunFolderError(
+            f"{folder}: this run used {', '.join(start['fallbacks']) or 'no fallback'}, but now the data would "
+            f"give {', '.join(fallbacks) or 'no fallback'}; point --data or NESA_DATA to the data that it began with"
+        )
+    other = [name for name, found in zip(start["tasks"], start["data"], strict=True) if digests.get(name) != found]
+    if other:
+        raise RunFolderError(
+            f"{folder}: the data of {', '.join(other)} are not those that this run began with"
+            f"{''.join(f' ({change})' for change in changes(folder))}; "
+            "point --data or NESA_DATA to the same data, read by the same versions"
+        )
+
+
+def changes(folder: Path, device: str | None = None) -> list[str]:
+    """What is no longer as environment.json says, in words: versions, threads, and the device when it is given."""
+    before, now = read_environment(folder), environment(0, device or "cpu")
+    pairs = [(name, before.get("versions", {}).get(name), version) for name, version in now["versions"].items()]
+    pairs += [(key, before.get(key), now[key]) for key in ("python", "threads", *(("device",) if device else ()))]
+    return [f"{name} is {new or 'missing'}, was {old or 'missing'}" for name, old, new in pairs if old != new]
+
+
+def last_state(folder: Path, events: Sequence[Event]) -> tuple[int, dict[str, Any] | None, list[str]]:
+    """How many events belong to the last checkpoint that is whole, its state, and a note for each damaged one that was
+    passed over. (0, None, notes) when there is none."""
+    notes: list[str] = []
+    for at in reversed(range(len(events))):
+        if events[at]["event"] != "checkpointed":
+            continue
+        try:
+            state = read_state(folder, events[at])
+        except RunFolderError as error:
+            notes.append(f"{error}; going back to the checkpoint before it")
+            continue
+        return at + 1, state, notes
+    return 0, None, notes
+
+
+def differences(before: Any, now: Any) -> list[str]:
+    """`key.path: OLD became NEW` for each place where two YAML trees differ."""
+    old, new = dict(_leaves("", before)), dict(_leaves("", now))
+    return [
+        f"{key}: {_shown(old, key)} became {_shown(new, key)}"
+        for key in dict.fromkeys([*old, *new])
+        if key not in old or key not in new or old[key] != new[key] or type(old[key]) is not type(new[key])
+    ]
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(f"{path}.{key}" if path else str(key), item)
+    elif isinstance(value, list) and value:
+        for at, item in enumerate(value):
+            yield from _leaves(f"{path}[{at}]", item)
+    else:
+        yield path, value
+
+
+def _shown(leaves: Mapping[str, Any], key: str) -> str:
+    return yaml.safe_dump(leaves[key], default_flow_style=True, width=1000).splitlines()[0] if key in leaves else "-"
