@@ -1,0 +1,173 @@
+"""The paper's proof that a structure is real: keep the blocks that it names, set every other weight to zero, and see
+the output unchanged (section 2, "we manually set all other weights of the network to zero").
+
+A block is all synapses from the neurons of one level to those of another. A multi-layer perceptron is its blocks
+l -> l + 1 (paper eq 1); skip connections, lateral and feedback blocks are kept only when they are named. Synapses
+from constant neurons (level NEVER, yet active: biases by another name) are blocks (NEVER, l) and can be named too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from urn.activity import NEVER, TOLERANCE, Activity, active, levels
+from urn.graph import Synapses, live, path_levels
+
+if TYPE_CHECKING:
+    from urn.network import URN
+
+
+@dataclass(frozen=True)
+class Block:
+    """The live synapses from level `sender` to level `receiver`. mass: sum |W|. carries_data: False where all that
+    they bring is constant over the data, as a bias would."""
+
+    sender: int
+    receiver: int
+    synapses: int
+    mass: float
+    carries_data: bool
+
+    @property
+    def consecutive(self) -> bool:
+        """From a level to the next one, as in a multi-layer perceptron?"""
+        return self.sender >= 0 and self.receiver == self.sender + 1
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was left after all weights outside the named blocks were set to zero.
+
+    max_difference: of any output on any sample, in units of the output. same_predictions: samples whose largest
+    output is the same one. kept, nonzero: synapses before and after. blocks: all that the live graph has;
+    named: the pairs of levels beside l -> l + 1 that were kept."""
+
+    max_difference: float
+    same_predictions: int
+    samples: int
+    kept: int
+    nonzero: int
+    blocks: tuple[Block, ...]
+    named: tuple[tuple[int, int], ...]
+
+    def holds(self, tolerance: float = 1e-5) -> bool:
+        """Same prediction on every sample, and no output differs by more than `tolerance`."""
+        return self.same_predictions == self.samples and self.max_difference <= tolerance
+
+
+def place_port(levels: Tensor, way: Synapses, port: Tensor) -> Tensor:
+    """Levels (S,) with the output port (D_out,) one above the highest of its senders in the live graph `way`; NEVER
+    where it has none. (Under residual outputs a port varies as soon as its first sender does; what it computes is
+    complete after the last one.)"""
+    placed = levels.clone()
+    into = torch.zeros(way.S, dtype=torch.bool)
+    into[port.cpu()] = True
+    senders = levels[way.sender[into[way.receiver]]]
+    placed[port.cpu()] = int(senders.max()) + 1 if len(senders) and int(senders.max()) >= 0 else NEVER
+    return placed
+
+
+def named_blocks(W: Tensor | Synapses, levels: Tensor, data: Synapses | None = None) -> tuple[Block, ...]:
+    """The blocks that W (or its live synapses) has between neurons of each pair of levels (S,) >= NEVER, ordered by
+    receiver and sender. data: the live synapses that carry data (all of W by default)."""
+    edges = Synapses.of(W)
+    data = edges if data is None else data
+    offset = NEVER
+    count = int(levels.max()) - offset + 1
+
+    def totals(of: Synapses, weights: Tensor | None) -> Tensor:
+        pair = (levels[of.receiver] - offset) * count + levels[of.sender] - offset
+        return torch.bincount(pair, weights, minlength=count * count)
+
+    number, mass, carried = totals(edges, None), totals(edges, edges.mass), totals(data, None)
+    return tuple(
+        Block(pair % count + offset, pair // count + offset, int(number[pair]), float(mass[pair]), bool(carried[pair]))
+        for pair in number.nonzero().flatten().tolist()
+    )
+
+
+def keep_blocks(W: Tensor | Synapses, levels: Tensor, skips: Iterable[tuple[int, int]] = ()) -> Tensor:
+    """The non-zero synapses in the blocks l -> l + 1, l >= 0, and in the named blocks skips = (sender's level,
+    receiver's level), ... . A bool mask: (S, S) for W, (E,) for Synapses."""
+    edges = Synapses.of(W)
+    to, frm = levels[edges.receiver], levels[edges.sender]
+    keep = (frm >= 0) & (to == frm + 1)
+    for sender, receiver in skips:
+        keep |= (frm == sender) & (to == receiver)
+    if isinstance(W, Synapses):
+        return keep
+    mask = torch.zeros(W.shape, dtype=torch.bool)
+    mask[edges.receiver[keep], edges.sender[keep]] = True
+    return mask.to(W.device)
+
+
+@torch.no_grad()
+def proof(
+    urn: URN,
+    x: Tensor,
+    port: str | None = None,
+    *,
+    skips: Iterable[tuple[int, int]] | None = (),
+    by: Literal["time", "path"] = "time",
+    tolerance: float = TOLERANCE,
+    batch_size: int = 1024,
+) -> Proof:
+    """Keeps the named blocks of `urn` (unchanged itself), sets every other weight to zero and compares the outputs.
+
+    x: (B, D_in), or (B, I, D_in) for a sequence. port: the output port (the only one when None). skips: blocks to
+    keep beside l -> l + 1; None names every block that the live graph has. by: levels by the first l at which a
+    neuron varies on x (the paper's order), or by the longest path to it in the live graph, which tells skip
+    connections from lateral ones. Raises ValueError when x is empty."""
+    if len(x) == 0:
+        raise ValueError("the proof needs at least one sample")
+    out, inputs = urn._port(port).cpu(), urn.layout.inputs.cpu()
+    name = next(iter(urn.layout.ports)) if port is None else port
+    batches = x.split(batch_size)
+    activity = Activity(tolerance)
+    before = []
+    for batch in batches:
+        activity.update(urn.states(batch, name))
+        before.append(urn(batch, name))
+    taking_part = active(activity)
+    if not urn.outputs_send:
+        for other in urn.layout.ports.values():
+            taking_part[other.cpu()] = False
+    taking_part[inputs] = taking_part[out] = True
+    edges = Synapses.of(urn.W, taking_part)
+    data = live(edges, activity.varies, out, urn.update.residual_output)
+    effective = live(edges, activity.active, out, urn.update.residual_output)
+    level = place_port(levels(activity, inputs) if by == "time" else path_levels(data, inputs), data, out)
+    blocks = named_blocks(effective, level, data)
+    pairs = tuple(sorted({(b.sender, b.receiver) for b in blocks if not b.consecutive} if skips is None else skips))
+    kept = edges.select(keep_blocks(edges, level, pairs))
+
+    # Every neuron outside has no weight left, neither in nor out: the rest is computed without it.
+    inside = kept.neurons
+    inside[inputs] = inside[out] = True
+    index = inside.nonzero().flatten()
+    rest = urn.part(index)
+    new = torch.cumsum(inside, 0) - 1
+    W = torch.zeros_like(rest.W)
+    W[new[kept.receiver].to(W.device), new[kept.sender].to(W.device)] = kept.weight.to(W.device)
+    rest.become(rest.layout, W, rest.b.data)
+    after = [rest(batch, name) for batch in batches]
+    y, z = torch.cat(before), torch.cat(after)
+    return Proof(
+        max_difference=float((y - z).abs().max()),
+        same_predictions=int((_predictions(y) == _predictions(z)).sum()),
+        samples=len(x),
+        kept=len(kept),
+        nonzero=int(torch.count_nonzero(urn.W)),
+        blocks=blocks,
+        named=pairs,
+    )
+
+
+def _predictions(y: Tensor) -> Tensor:
+    """(B,): the largest of several outputs, the sign of a single one."""
+    return y.argmax(1) if y.shape[1] > 1 else y[:, 0] > 0
