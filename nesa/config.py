@@ -139,7 +139,8 @@ class Learner:
     margin: float = _key(
         0.01, "most that settling may cost on validation data: 0.01 is one point of accuracy", low=0, high=1
     )
-    heal_epochs: int = _key(1, "epochs of training with the support fixed, after settling", low=0)
+    heal_epochs: int = _key(4, "epochs of training without penalties and with the support fixed, after pruning", low=0)
+    heal_lr: float = _key(1.0, "first learning rate of healing, as a share of the task's", above=0)
     compaction: bool = _key(True, "leave neurons that are silent for a whole epoch out of the products")
     grow: bool = _key(True, "append a plane when too few neurons are free")
     params: dict[str, Any] = _section(dict, "parameters of a rival: ewc lambda; replay memory; lwf alpha, temperature")

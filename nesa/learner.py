@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from nesa.accumulation import Accumulation, Claim, Rule
-from nesa.errors import RunFailed
+from nesa.errors import RunFailed, UserError
 from nesa.seeds import derive
-from nesa.settling import Settled, accuracy, settle
+from nesa.settling import Settled, accuracy, crowding, settle
 from urn.compaction import Watch, follow, keep_only
 from urn.geometry import Layout
 from urn.network import URN
@@ -126,8 +126,8 @@ class NeuralPruningOptions:
     stayed silent for `window` steps out of the products."""
 
     margin: float = 0.01
-    heal_epochs: int = 1
-    heal_lr: float = 0.3
+    heal_epochs: int = 4
+    heal_lr: float = 1.0
     ramp: float = 0.33
     compaction: bool = True
     window: int = 100
@@ -139,8 +139,10 @@ class NeuralPruning(SupervisedPlugin):
     penalty: the price of structure; read again at the start of each task, so it may be replaced between tasks.
     validation: experience -> (x, y) to settle on; without it a tenth of each experience is held out.
     extra: experience -> what to store with the task. before_settling: experience -> figures to report with those of
-    settling, measured on the trained network as it is. report(name, fields): hears of every epoch and settling.
-    Raises RunFailed when the loss or the weights stop being finite; earlier tasks are untouched by that.
+    settling, measured on the trained network as it is. report(name, fields): hears of settling ("settled") and of what
+    the user should know ("warning"); without it, warnings are Python's.
+    Raises RunFailed when the weights stop being finite; earlier tasks are untouched by that. Raises UserError for
+    experiences that it cannot learn, and for the penalty method prox_adam with an optimiser other than Proximal.
     """
 
     def __init__(
@@ -161,7 +163,7 @@ class NeuralPruning(SupervisedPlugin):
         self.validation = validation
         self.extra = extra
         self.before_settling = before_settling
-        self.report = report or (lambda name, fields: None)
+        self.report = report or _warn
         self.settled: Settled | None = None
         self._held_out: tuple[Tensor, Tensor] | None = None
 
@@ -174,6 +176,11 @@ class NeuralPruning(SupervisedPlugin):
     def before_training_exp(self, strategy, **kwargs) -> None:
         model = _model(strategy)
         task = _label(strategy)
+        if self.penalty.method == "prox_adam" and not isinstance(strategy.optimizer, Proximal):
+            raise UserError(
+                f"the penalty method prox_adam needs the moments of urn.optim.Proximal, not of "
+                f"{type(strategy.optimizer).__name__}; use that optimiser, or the method prox_decoupled"
+            )
         generator = torch.Generator().manual_seed(derive(self.seed, "weights", model.names[task]))
         follow(strategy.optimizer, model.begin(task, generator))
         strategy.optimized_param_id = dict(model.named_parameters())
@@ -181,6 +188,7 @@ class NeuralPruning(SupervisedPlugin):
             strategy.optimizer.urn = model.worker
             strategy.optimizer.penalty = self.penalty
         strategy.optimizer.state.clear()
+        self._available = int((~model.worker.fixed[model.worker.layout.hidden]).sum())
         self._rates = [group["lr"] for group in strategy.optimizer.param_groups]
         self._steps = 0
         self._total = max(1, strategy.train_epochs * len(strategy.dataloader))
@@ -242,7 +250,7 @@ class NeuralPruning(SupervisedPlugin):
 
     def after_training_epoch(self, strategy, **kwargs) -> None:
         worker = _model(strategy).worker
-        if not bool(torch.isfinite(worker.W.data).all()):
+        if not bool(torch.isfinite(worker.W.data).all() and torch.isfinite(worker.b.data).all()):
             raise RunFailed(
                 f"task {_model(strategy).names[_label(strategy)]!r}: the weights are no longer finite after epoch "
                 f"{strategy.clock.train_exp_epochs}. Lower the learning rate or the initial gain. "
@@ -262,6 +270,8 @@ class NeuralPruning(SupervisedPlugin):
         model.index = model.index[first.kept]
         follow(strategy.optimizer, dict(zip(trained, (worker.W, worker.b), strict=True)))
         strategy.optimized_param_id = dict(model.named_parameters())
+        if advice := crowding(port, worker, self._available, self.penalty):
+            self.report("warning", {"message": advice})
         fields |= {
             "accuracy_val_before": first.score_before,
             "accuracy_val_pruned": first.score_after,
@@ -290,7 +300,7 @@ class NeuralPruning(SupervisedPlugin):
         for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
         self._healing = False
-        if accuracy(worker, x, y, port) < score:
+        if not bool(torch.isfinite(worker.W.data).all()) or accuracy(worker, x, y, port) < score:
             worker.W.data.copy_(before[0])
             worker.b.data.copy_(before[1])
         worker.support = None
@@ -308,7 +318,7 @@ class NeuralPruning(SupervisedPlugin):
 
     def _price(self, worker: URN) -> Tensor | float:
         price = self.penalty.price(worker.layout, slice(None))
-        return price * self._ramp() if isinstance(price, float) else price.to(worker.W.device) * self._ramp()
+        return price.to(worker.W.device) * self._ramp() if isinstance(price, Tensor) else price * self._ramp()
 
 
 def _model(strategy) -> AccumulatingURN:
@@ -319,11 +329,22 @@ def _model(strategy) -> AccumulatingURN:
 
 
 def _label(strategy) -> int:
-    """The task label of the current experience; each experience must hold one task."""
-    labels = list(strategy.experience.task_labels)
+    """The task label of the current experience; each experience must hold one task that has an output port."""
+    labels, names = list(strategy.experience.task_labels), _model(strategy).names
     if len(labels) != 1:
-        raise ValueError(f"NeuralPruning learns one task at a time; this experience holds the task labels {labels}")
+        raise UserError(f"NeuralPruning learns one task at a time; this experience holds the task labels {labels}")
+    if labels[0] >= len(names):
+        raise UserError(
+            f"the experience has task label {labels[0]}, but the network has {len(names)} output port(s), for the "
+            f"labels 0 to {len(names) - 1}: {', '.join(names)}; give it a port with Accumulation.add_ports"
+        )
     return labels[0]
+
+
+def _warn(name: str, fields: Mapping[str, Any]) -> None:
+    """Where nobody else listens: warnings are said aloud."""
+    if name == "warning":
+        warnings.warn(fields["message"], stacklevel=2)
 
 
 def _hold_out(strategy, seed: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,14 @@ from nesa.stream import Batches, TaskData
 from urn.optim import Proximal
 from urn.penalties import Penalty
 
+if TYPE_CHECKING:
+    from nesa.rivals import Rival
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from avalanche.benchmarks import benchmark_from_datasets, with_task_labels
-    from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
+    from avalanche.benchmarks.utils import DataAttribute
+    from avalanche.benchmarks.utils.classification_dataset import TaskAwareClassificationDataset
     from avalanche.benchmarks.utils.data_attribute import TaskLabels
     from avalanche.benchmarks.utils.flat_data import ConstantSequence
     from avalanche.training.plugins import EvaluationPlugin
@@ -113,7 +117,7 @@ class Observer(SupervisedPlugin):
         if not math.isfinite(loss):
             raise RunFailed(
                 f"task number {strategy.experience.current_experience}: the loss is {loss} in epoch {self.epoch} "
-                f"(by step {self.steps}). Lower the learning rate or the initial gain. Earlier tasks are unharmed."
+                f"(by step {self.steps}). Lower the learning rate or the initial gain. Saved tasks are unharmed."
             )
         self.report(
             "epoch",
@@ -171,6 +175,7 @@ class Pruning:
                     seed=self.curriculum.seed,
                     margin=learner.margin,
                     heal_epochs=learner.heal_epochs,
+                    heal_lr=learner.heal_lr,
                     compaction=learner.compaction,
                     ramp=config.penalties.ramp,
                     validation=lambda _: self._prepared(k),
@@ -230,8 +235,12 @@ def make_learner(
     accumulation: Accumulation,
     device: torch.device,
     report: Callable[[str, dict[str, Any]], None],
-) -> Pruning:
+) -> Pruning | Rival:
     """The learner that `learner.name` asks for."""
+    if curriculum.learner.name != "neural_pruning":
+        from nesa.rivals import Rival
+
+        return Rival(curriculum, tasks, accumulation, device, report)
     return Pruning(curriculum, tasks, accumulation, device, report)
 
 
@@ -273,6 +282,10 @@ def experiences(tasks: Sequence[TaskData]) -> list[Any]:
     datasets = []
     for data in tasks:
         rows = _Rows(data)
-        labels = [DataAttribute(rows.targets, "targets"), TaskLabels(ConstantSequence(data.index, len(rows)))]
-        datasets.append(AvalancheDataset([rows], data_attributes=labels))
+        attributes = [
+            DataAttribute(rows.targets, "targets"),
+            DataAttribute(range(len(rows)), "rows"),  # which sample it is, so that a subset can be found again
+            TaskLabels(ConstantSequence(data.index, len(rows))),
+        ]
+        datasets.append(TaskAwareClassificationDataset([rows], data_attributes=attributes))
     return list(with_task_labels(benchmark_from_datasets(train=datasets)).train_stream)
