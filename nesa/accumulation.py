@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nesa.errors import RunFailed
+from nesa.errors import RunFailed, UserError
 from urn.geometry import Layout
 from urn.network import URN
 
@@ -100,7 +100,13 @@ class Accumulation:
         """A URN to train `task` on, and the global index (n,) of its neurons: fixed, then free, then the port.
 
         Free rows and the port's rows are drawn He-normal (they may read every fixed and every free neuron), biases
-        are zero. Before the first claim the input neurons' rows are free too."""
+        are zero. Before the first claim the input neurons' rows are free too. Raises UserError for a task that has
+        been claimed: its answers are final."""
+        if any(entry.name == task for entry in self.claims):
+            raise UserError(
+                f"task {task!r} has been learned already, and its answers are final; give each task a label and an "
+                "output port of its own"
+            )
         port = self.layout.ports[task]
         inputs, claimed, free = self.layout.inputs, self.claimed, self.free
         index = torch.cat([inputs, claimed, free, port])
@@ -121,18 +127,21 @@ class Accumulation:
         """Makes the worker's neurons the task's own: everything in the worker that is not fixed yet.
 
         worker: settled, that is, holding only neurons to keep. index: (n,) their global indices.
-        Raises RunFailed when a fixed row of the worker no longer has the stored bits."""
+        Raises RunFailed when a fixed row of the worker no longer has the stored bits, when it reads a free neuron, or
+        when a weight is not finite."""
         W, b = worker.W.data.cpu(), worker.b.data.cpu()
         fixed = worker.fixed
-        if self.claims:
-            stored_W, stored_b = self._rows(index[fixed])
-            if not (torch.equal(W[fixed][:, fixed], stored_W) and torch.equal(b[fixed], stored_b)):
-                raise RunFailed(
-                    f"task {task!r}: training has moved the frozen weights of earlier tasks, so it is not claimed. "
-                    "The optimiser step must be followed by URN.hold()."
-                )
-            if bool(W[fixed][:, ~fixed].any()):
-                raise RunFailed(f"task {task!r}: a claimed neuron reads a free one, so the task is not claimed")
+        n = int(fixed.sum())  # before the first claim only input neurons that never receive are fixed, at zero
+        stored_W, stored_b = self._rows(index[fixed]) if self.claims else (W.new_zeros(n, n), b.new_zeros(n))
+        if not (torch.equal(W[fixed][:, fixed], stored_W) and torch.equal(b[fixed], stored_b)):
+            raise RunFailed(
+                f"task {task!r}: training has moved the frozen weights of earlier tasks, so it is not claimed. "
+                "The optimiser step must be followed by URN.hold()."
+            )
+        if bool(W[fixed][:, ~fixed].any()):
+            raise RunFailed(f"task {task!r}: a claimed neuron reads a free one, so the task is not claimed")
+        if not bool(torch.isfinite(W).all() and torch.isfinite(b).all()):
+            raise RunFailed(f"task {task!r}: some of its weights are not finite, so it is not claimed")
         number = len(self.claims)
         new = index[~fixed]
         merged = torch.cat([self.stored, self.layout.inputs, new]).unique()
@@ -219,7 +228,7 @@ class Accumulation:
         reached = torch.zeros(len(self.stored), dtype=torch.bool)
         reached[port] = True
         frontier = reached.clone()
-        for _ in range(rule.iterations):  # backwards from the port, one synapse an iteration
+        for _ in range(rule.iterations - 1):  # backwards from the port; a hidden neuron first fires at l = 1
             frontier = linked[frontier].any(0) & ~reached
             reached |= frontier
         keep = self.stored[reached]

@@ -15,8 +15,11 @@ from torch import Tensor
 
 from urn.compaction import keep_only
 from urn.network import URN
+from urn.penalties import Penalty
 
 BISECTIONS = 12
+CROWDED = 0.9  # a task that claims at least this share of the free neurons has not been pruned
+DENSE = 0.5  # where at least this share of the synapses is left, the weight penalty has not acted
 
 
 @dataclass(frozen=True)
@@ -99,20 +102,38 @@ def settle(urn: URN, x: Tensor, y: Tensor, port: str, margin: float) -> Settled:
     if len(ranked):
         share = _largest(score_of_rank, before - margin, 0.0, 1.0)
         theta = float(ranked[min(int(share * len(ranked)), len(ranked) - 1)]) if share else 0.0
-    dropped = drop_neurons(theta).cpu()
-    kept = drop_idle(urn, port, ~dropped)
+    dropped = drop_neurons(theta)
+    dropped = dropped | (candidates & (mean_activity(urn, x, port) <= 0))  # only the dropped ones had woken them
+    kept = drop_idle(urn, port, ~dropped.cpu())
     return Settled(before, accuracy(urn, x, y, port), weight_threshold, theta, kept)
+
+
+def crowding(task: str, urn: URN, available: int, penalty: Penalty) -> str | None:
+    """What to tell the user when a settled `urn` keeps nearly all of the `available` hidden neurons that were free
+    before its task: which penalty to raise. None when enough have been pruned."""
+    hidden = urn.layout.hidden
+    kept = hidden[~urn.fixed[hidden]]
+    if not available or len(kept) < CROWDED * available:
+        return None
+    rows = urn.W.data[kept.to(urn.W.device)]
+    density = int((rows != 0).sum()) / rows.numel()
+    name, why = ("weight", "cuts synapses") if density > DENSE else ("activity", "silences neurons")
+    return (
+        f"task {task!r}: settling could prune almost nothing, so the task claims {len(kept)} of the {available} free "
+        f"neurons ({len(kept) / available:.0%}) and leaves little room for later tasks. Raise penalties.{name} (now "
+        f"{getattr(penalty, name):g}), which {why}, or train for longer."
+    )
 
 
 def drop_idle(urn: URN, port: str, alive: Tensor) -> Tensor:
     """Shrinks `urn` to its ports, its fixed neurons, its inputs and the neurons of `alive` (S,) that reach `port`
-    within I iterations. Returns the kept local indices."""
-    linked = urn.W.data.cpu() != 0
+    within I iterations through such neurons. Returns the kept local indices."""
+    linked = (urn.W.data.cpu() != 0) & alive[:, None] & alive
     index = urn.layout.ports[port]
     reached = torch.zeros(urn.S, dtype=torch.bool)
     reached[index] = True
     frontier = reached.clone()
-    for _ in range(urn.iterations):
+    for _ in range(urn.iterations - 1):  # a neuron first fires at l = 1, so one iteration is gone already
         frontier = linked[frontier].any(0) & ~reached
         reached |= frontier
     keep = (alive & reached) | urn.fixed
@@ -135,5 +156,4 @@ def _largest(score: Callable[[float], float], floor: float, low: float, high: fl
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (middle, high) if score(middle) >= floor else (low, middle)
-    score(low)
     return low

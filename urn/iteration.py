@@ -47,12 +47,13 @@ def block(W: Tensor, rows: Index, cols: Index) -> Tensor:
 
 def add_to_block(W: Tensor, rows: Index, cols: Index, left: Tensor, right: Tensor) -> None:
     """W[rows, cols] += left^T right, in place."""
-    if isinstance(rows, slice) and isinstance(cols, slice):
-        W[rows, cols].addmm_(left.T, right)
+    if isinstance(rows, slice):
+        if isinstance(cols, slice):
+            W[rows, cols].addmm_(left.T, right)
+        else:
+            W[rows].index_add_(1, cols, left.T @ right)
     elif isinstance(cols, slice):
         W[:, cols].index_add_(0, rows, left.T @ right)
-    elif isinstance(rows, slice):
-        W[rows].index_add_(1, cols, left.T @ right)
     else:
         W.index_put_((rows[:, None], cols), left.T @ right, accumulate=True)
 
@@ -148,7 +149,7 @@ class Iterate(torch.autograd.Function):
         rectified: list[Tensor] = [N[0]]
         pre_port: list[Tensor] = []
         out, activity = None, W.new_zeros(())
-        again: tuple[Tensor, ...] = ()
+        again: list[Tensor] = []
         buffer = None
         if plan.uniform and I > 2:
             buffer = W.new_empty(I - 1, x.shape[0], plan.n_fixed[1] + plan.n_free[1])
@@ -158,12 +159,12 @@ class Iterate(torch.autograd.Function):
             rows = (plan.port,) if last else (plan.fixed[level], plan.free[level], plan.port)
             if level == 1 or (plan.driven and not (len(frames) == 1 and plan.uniform)):
                 frame = frames[min(level, len(frames)) - 1]
-                drives = tuple(torch.addmm(b[r], frame, block(W, r, plan.inputs).T) for r in rows)
+                drives = [torch.addmm(b[r], frame, block(W, r, plan.inputs).T) for r in rows]
                 again = drives
             elif plan.driven:
                 drives = again[-len(rows) :]
             else:
-                drives = tuple(b[r].expand(x.shape[0], -1) for r in rows)
+                drives = [b[r].expand(x.shape[0], -1) for r in rows]
             if plan.residual_output or last:
                 Z = torch.addmm(drives[-1], before, block(W, plan.port, came).T)
                 pre_port.append(Z)

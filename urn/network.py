@@ -116,8 +116,9 @@ class URN(nn.Module):
             states = self.states(x, port)
             hidden = self.layout.hidden
             hidden = hidden[~self.fixed[hidden]].to(x.device)  # the activity of fixed neurons is no longer a choice
-            for level in range(1, self.iterations if watch is not None else 1):
-                watch.see(level, slice(None), states[level])
+            if watch is not None:
+                for level in range(1, self.iterations):
+                    watch.see(level, slice(None), states[level])
             terms = [costs[level] * states[level][:, hidden].abs().sum() for level in range(1, self.iterations)]
             activity = sum(terms, self.W.new_zeros(()))
             return states[-1][:, self._port(port)], activity

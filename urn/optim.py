@@ -105,9 +105,9 @@ class Proximal(torch.optim.Optimizer):
         if not penalty.synapse_length:
             return penalty.weight * self.ramp
         if urn.S**2 > KEPT:
-            return penalty.price(urn.layout, rows).to(urn.W).mul_(self.ramp)
+            return torch.as_tensor(penalty.price(urn.layout, rows)).to(urn.W).mul_(self.ramp)
         if self._kept is None or self._kept[:2] != (urn.layout, penalty):
-            self._kept = (urn.layout, penalty, penalty.price(urn.layout, slice(None)).to(urn.W))
+            self._kept = (urn.layout, penalty, torch.as_tensor(penalty.price(urn.layout, slice(None))).to(urn.W))
         return self._kept[2][rows] * self.ramp
 
 

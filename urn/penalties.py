@@ -66,7 +66,11 @@ class Penalty:
         if not self.synapse_length:
             return self.weight
         positions = layout.positions
-        return self.weight + self.synapse_length * self.metric.lengths(positions[rows], positions)
+        lengths = self.metric.lengths(positions[rows], positions)
+        if self.gamma == 0:  # 0 ** 0 is 1, but eq 9 leaves a neuron's synapse to itself out
+            receivers = torch.arange(layout.S)[rows]
+            lengths[torch.arange(len(receivers)), receivers] = 0
+        return self.weight + self.synapse_length * lengths
 
 
 def literal_penalty(
