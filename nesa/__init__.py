@@ -3,6 +3,7 @@
 Light by design: names below load their module on first use, so ``import nesa`` and ``nesa --help`` cost nothing.
 
     nesa.NeuralPruning  the learner, an Avalanche plugin
+    nesa.load           a stored run: nesa.load(RUN).task(NAME) is a torch module
 
 A function cannot share its name with a submodule of the package, so training is ``from nesa.run import run``.
 """
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nesa.learner import NeuralPruning
+    from nesa.saved import load
 
 __version__ = "0.1.0"
-__all__ = ["NeuralPruning", "__version__"]
+__all__ = ["NeuralPruning", "__version__", "load"]
 
-_HOMES = {"NeuralPruning": "nesa.learner"}
+_HOMES = {"NeuralPruning": "nesa.learner", "load": "nesa.saved"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,227 @@
+"""Every promise that a stored run makes, checked again in one process.
+
+| check | what is done |
+|---|---|
+| events | the digests in events.jsonl: nothing that came before them was edited |
+| curriculum | curriculum.yaml says what the run began with |
+| tables | accuracy.csv, accumulation.csv and the last event equal what events.jsonl says |
+| files TASK | checkpoint, structure and probe load as data, are what the run wrote, and agree with each other |
+| one way, weights, answers, recorded TASK | see nesa.promises; the stored probe is enough, no data set is needed |
+| data TASK, accuracy TASK, row TASK | R and the row of accumulation.csv, measured again on the run's own data |
+
+It only reads. A check that had to be left out says "skipped" in its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nesa import metrics, promises, tables
+from nesa.accumulation import Accumulation
+from nesa.config import Curriculum
+from nesa.continuation import check_curriculum
+from nesa.curriculum import load
+from nesa.digest import data_digest, event_digest
+from nesa.environment import environment
+from nesa.errors import NesaError, RunFolderError
+from nesa.events import new_event, read_events
+from nesa.folder import CHECKPOINT, CURRICULUM, check_run, read_environment, task_folder
+from nesa.promises import Check
+from nesa.saved import accumulation_of, checkpointed, machine, read_probe, read_state, read_structure
+from nesa.stream import TaskData, load_task
+from nesa.tasks import DataDirs, MissingDataError
+
+
+def verify(folder: str | Path, data: str | Path | None = None) -> list[Check]:
+    """All checks of the run in `folder`; `data` is the folder of data sets, as for `nesa run`.
+
+    A damaged run gives checks that are not ok. Raises RunFolderError only where there is no run at all."""
+    return list(_Verification(check_run(folder), None if data is None else Path(data)).checks())
+
+
+class _Verification:
+    """One pass over the tasks; besides the last accumulation, only that of the task in hand is in memory."""
+
+    def __init__(self, folder: Path, data: Path | None):
+        self.folder, self.data = folder, data
+        self.events: list[dict[str, Any]] = []
+        self.curriculum: Curriculum | None = None
+        self.here: dict[str, Any] = {}  # this machine, as nesa.saved.machine names it
+        self.last: Accumulation | None = None  # of the last checkpoint that can be read
+        self.own: Accumulation | None = None  # what had been accumulated right after the task in hand
+        self.probe: dict[str, Any] = {}
+
+    def checks(self) -> Iterator[Check]:
+        with _threads(self.folder):
+            self.here = machine(environment(0))
+            yield from _guarded("events", self._events)
+            if not self.events:
+                return
+            yield from _guarded("curriculum", self._curriculum)
+            yield from _guarded("tables", self._tables)
+            saved = checkpointed(self.events)
+            if not saved:
+                yield Check("tasks", False, "no task is finished yet, so there is nothing to verify")
+            self.last = self._last(saved)
+            for event in saved:
+                task, self.own = event.get("task"), None
+                yield from _guarded(f"files {task}", lambda event=event: self._files(event))
+                if self.own is not None:
+                    yield from _guarded(f"promises {task}", lambda task=task: self._promises(task))
+                    yield from _guarded(f"data {task}", lambda task=task: self._measured(task))
+
+    def _last(self, saved: list[Mapping[str, Any]]) -> Accumulation | None:
+        for event in reversed(saved):
+            with contextlib.suppress(Exception):  # what is wrong with it is said where its files are checked
+                path = task_folder(self.folder, event["task"]) / CHECKPOINT
+                return accumulation_of(read_state(self.folder, event), path)
+        return None
+
+    # --- what is written -----------------------------------------------------------------------------------------
+
+    def _events(self) -> Iterator[Check]:
+        events = read_events(self.folder)
+        if not events or events[0]["event"] != "run_started":
+            yield Check("events", False, "events.jsonl does not begin with run_started: the run has not begun")
+            return
+        self.events = events
+        for at, event in enumerate(events):
+            if event["event"] == "checkpointed" and event_digest(events[:at]) != event["events"]:
+                yield Check("events", False, f"an event before line {at + 1} of events.jsonl was edited or lost")
+                return
+        names, done = events[0]["tasks"], checkpointed(events)
+        left = [name for name in names if name not in [event["task"] for event in done]]
+        finished = events[-1]["event"] == "run_finished"
+        rest = "" if finished else f"; not finished: {', '.join(left) or 'the last event'} to come with `nesa resume`"
+        yield Check("events", True, f"{len(events)} events, {len(done)} of {len(names)} tasks{rest}")
+
+    def _curriculum(self) -> Iterator[Check]:
+        self.curriculum = load(self.folder / CURRICULUM)
+        check_curriculum(self.folder, self.events)
+        yield Check("curriculum", True, "as the run began")
+
+    def _tables(self) -> Iterator[Check]:
+        names, R = tables.accuracy(self.events)
+        rows = tables.accumulation(self.events)
+        wanted = {"accuracy.csv": tables.accuracy_csv(names, R) if names else ""}
+        wanted["accumulation.csv"] = tables.accumulation_csv(rows) if rows else ""
+        for file, text in wanted.items():
+            path = self.folder / file
+            found = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+            if found != text:
+                lines, other = text.splitlines(), found.splitlines()
+                at = next((i for i, pair in enumerate(zip(lines, other, strict=False)) if pair[0] != pair[1]), None)
+                place = f"line {at + 1}" if at is not None else f"{len(other)} lines instead of {len(lines)}"
+                yield Check("tables", False, f"{file} is not what events.jsonl says: {place}")
+                return
+        last = self.events[-1]
+        figures = {"acc": metrics.acc, "bwt": metrics.bwt, "forgetting": metrics.forgetting}
+        if last["event"] == "run_finished":
+            for key, figure in figures.items():
+                if last[key] != new_event("", {key: figure(R)}, [])[key]:
+                    yield Check("tables", False, f"events.jsonl ends with {key} {last[key]}, R gives {figure(R)}")
+                    return
+        yield Check("tables", True, f"accuracy.csv ({len(names)} x {len(names)}) and accumulation.csv equal the events")
+
+    def _files(self, event: Mapping[str, Any]) -> Iterator[Check]:
+        task = event["task"]
+        state = read_state(self.folder, event)
+        if "structure" not in event:  # the learner claims nothing
+            yield Check(f"files {task}", True, "the checkpoint loads as data, and is what the run wrote")
+            return
+        accumulation = accumulation_of(state, task_folder(self.folder, task) / CHECKPOINT)
+        structure, probe = read_structure(self.folder, event), read_probe(self.folder, event)
+        entry, network = accumulation.claims[-1], accumulation.network(task)
+        pairs = {
+            "members": entry.members,
+            "owner": accumulation.owner[entry.members],
+            "W": network.W.data,
+            "b": network.b.data,
+        }
+        other = [key for key, value in pairs.items() if not torch.equal(torch.from_numpy(structure[key]), value)]
+        if entry.name != task or other:
+            yield Check(
+                f"files {task}", False, f"structure.npz and checkpoint.pt differ in {', '.join(other) or 'task'}"
+            )
+            return
+        self.own, self.probe = accumulation, probe
+        yield Check(f"files {task}", True, "checkpoint, structure and probe are what the run wrote, and agree")
+
+    # --- what is promised ----------------------------------------------------------------------------------------
+
+    def _promises(self, task: str) -> Iterator[Check]:
+        assert self.own is not None and self.last is not None
+        yield promises.one_way(task, self.own)
+        yield promises.weights(task, self.own, self.last)
+        yield promises.answers(task, self.own, self.last, self.probe["x"])
+        yield promises.recorded(task, self.own, self.probe, self.here)
+
+    def _measured(self, task: str) -> Iterator[Check]:
+        assert self.own is not None and self.last is not None
+        if self.curriculum is None:
+            yield Check(f"skipped: accuracy {task}", True, "NOT measured again: the curriculum cannot be used")
+            return
+        started = next(e for e in self.events if e["event"] == "task_started" and e["task"] == task)
+        try:
+            data = _load(self.curriculum, started, self.data)
+        except MissingDataError as error:
+            reason = str(error).strip().splitlines()[0]
+            yield Check(f"skipped: accuracy {task}", True, f"NOT measured again, the data cannot be had: {reason}")
+            yield Check(f"skipped: row {task}", True, "NOT measured again, the data cannot be had")
+            return
+        names, digests = self.events[0]["tasks"], self.events[0]["data"]
+        if data_digest(data) != digests[names.index(task)]:
+            yield Check(f"data {task}", False, "not the data that the run had, so its figures cannot be measured again")
+            return
+        yield Check(
+            f"data {task}", True, f"{len(data.train)} + {len(data.val)} + {len(data.test)} samples, as in the run"
+        )
+        same = self.probe["machine"] == self.here
+        yield promises.accuracy(data, self.last, self.events, same)
+        yield promises.row(data, self.own, self.events, self.curriculum, same)
+
+
+def _load(curriculum: Curriculum, started: Mapping[str, Any], data: Path | None) -> TaskData:
+    """The task's data from the source that the run used, be it the fallback."""
+    index = started["index"]
+    task = curriculum.tasks[index]
+    if started["fallback"]:
+        task = replace(task, source=task.fallback or task.source, params=task.fallback_params)
+    tasks = (*curriculum.tasks[:index], replace(task, fallback=None), *curriculum.tasks[index + 1 :])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run has said them
+        return load_task(replace(curriculum, tasks=tasks), index, DataDirs(data))
+
+
+def _guarded(name: str, part: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    """The checks of one part; whatever a damaged file makes of them is a check that is not ok, never a traceback."""
+    try:
+        yield from part()
+    except NesaError as error:
+        yield Check(name, False, str(error))
+    except Exception as error:
+        yield Check(name, False, f"cannot be checked, what is stored makes no sense ({type(error).__name__}: {error})")
+
+
+@contextlib.contextmanager
+def _threads(folder: Path) -> Iterator[None]:
+    """As many threads as the run had: float sums depend on it."""
+    before = torch.get_num_threads()
+    with contextlib.suppress(RunFolderError):
+        wanted = read_environment(folder).get("threads")
+        if isinstance(wanted, int) and 0 < wanted <= 1024:
+            torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+__all__ = ["Check", "verify"]
