@@ -50,12 +50,14 @@ class CurriculumStrategy(SupervisedTemplate):
             super().__init__(evaluator=EvaluationPlugin(), **options)
 
     def make_train_dataloader(self, **kwargs) -> None:  # type: ignore[override]
+        assert self.experience is not None
         data = self.tasks[self.experience.current_experience]
         task = self.curriculum.tasks[data.index]
         seed = derive(self.curriculum.seed, "order", task.name)
         self.dataloader = Batches(data, data.train, self.train_mb_size, seed, task.augment)
 
     def make_eval_dataloader(self, **kwargs) -> None:  # type: ignore[override]
+        assert self.experience is not None
         data = self.tasks[self.experience.current_experience]
         self.dataloader = Batches(data, data.test, self.eval_mb_size)
 
@@ -279,13 +281,15 @@ class _Rows(torch.utils.data.Dataset):
 
 def experiences(tasks: Sequence[TaskData]) -> list[Any]:
     """Avalanche experiences, one a task, in order; label t is the task's index and targets run from 0 in each."""
-    datasets = []
+    datasets: list[Any] = []
     for data in tasks:
-        rows = _Rows(data)
+        rows: Any = _Rows(data)
+        numbers: Any = range(len(rows))  # which sample it is, so that a subset can be found again
         attributes = [
             DataAttribute(rows.targets, "targets"),
-            DataAttribute(range(len(rows)), "rows"),  # which sample it is, so that a subset can be found again
+            DataAttribute(numbers, "rows"),
             TaskLabels(ConstantSequence(data.index, len(rows))),
         ]
         datasets.append(TaskAwareClassificationDataset([rows], data_attributes=attributes))
-    return list(with_task_labels(benchmark_from_datasets(train=datasets)).train_stream)
+    benchmark: Any = with_task_labels(benchmark_from_datasets(train=datasets))
+    return list(benchmark.train_stream)
