@@ -39,9 +39,9 @@ def check_curriculum(folder: Path, events: Sequence[Event]) -> None:
         )
 
 
-def check_data(folder: Path, events: Sequence[Event], fallbacks: Sequence[str], digests: Mapping[str, str]) -> None:
+def check_data(folder: Path, events: Sequence[Event], fallbacks: Sequence[str], digests: Sequence[str]) -> None:
     """RunFolderError when the data here are not those that the run began with. fallbacks: TASK=SOURCE for each
-    fallback in use. digests: task name -> nesa.digest.data_digest."""
+    fallback in use. digests: nesa.digest.data_digest of each task."""
     start = began(events)
     if start is None:
         return
@@ -50,7 +50,8 @@ def check_data(folder: Path, events: Sequence[Event], fallbacks: Sequence[str], 
             f"{folder}: this run used {', '.join(start['fallbacks']) or 'no fallback'}, but now the data would "
             f"give {', '.join(fallbacks) or 'no fallback'}; point --data or NESA_DATA to the data that it began with"
         )
-    other = [name for name, found in zip(start["tasks"], start["data"], strict=True) if digests.get(name) != found]
+    triples = zip(start["tasks"], start["data"], digests, strict=True)
+    other = [name for name, before, now in triples if before != now]
     if other:
         raise RunFolderError(
             f"{folder}: the data of {', '.join(other)} are not those that this run began with"

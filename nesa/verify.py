@@ -71,7 +71,7 @@ class _Verification:
                 yield Check("tasks", False, "no task is finished yet, so there is nothing to verify")
             self.last = self._last(saved)
             for event in saved:
-                task, self.own = event.get("task"), None
+                task, self.own = str(event.get("task")), None
                 yield from _guarded(f"files {task}", lambda event=event: self._files(event))
                 if self.own is not None:
                     yield from _guarded(f"promises {task}", lambda task=task: self._promises(task))
