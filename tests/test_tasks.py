@@ -9,12 +9,12 @@ from scipy import stats
 
 from nesa import tasks
 from nesa.errors import DataError
-from nesa.tasks import edges, photographs, scenes, shapes, spheres
+from nesa.tasks import edges, gratings, junctions, photographs, positions, scenes, shapes, spheres
 from nesa.tasks.source import Param, Source
 
 IMAGE = (32, 32)
 SMALL = {"train": 200, "test": 100}
-GENERATED = ("edges", "shapes", "scenes")
+GENERATED = ("edges", "shapes", "scenes", "gratings", "positions", "junctions", "overlaps")
 
 
 @pytest.fixture
@@ -180,6 +180,65 @@ def test_figures_are_brighter_than_their_ground_as_often_as_darker(data):
     found = tasks.load("shapes", {"train": 600, "test": 60, "noise": 0.0}, size=IMAGE, data=data)
     brighter = [x.max() - np.median(x) > np.median(x) - x.min() for x in found.train_x]
     assert 0.4 < np.mean(brighter) < 0.6
+
+
+# The ladder ----------------------------------------------------------------------------------------------------------
+
+
+def test_gratings_turn_as_their_label_says(data):
+    found = tasks.load("gratings", {**SMALL, "orientations": 5}, size=IMAGE, data=data)
+    window = np.outer(np.hanning(32), np.hanning(32))
+    for picture, k in zip(found.train_x, found.train_y, strict=True):
+        power = np.abs(np.fft.fft2((picture - picture.mean()) * window, (128, 128))) ** 2
+        fy, fx = (np.fft.fftfreq(128)[i] for i in np.unravel_index(power[:64].argmax(), (64, 128)))
+        stripes = np.rad2deg(np.arctan2(fx, fy))  # at right angles to the wave, counted upwards
+        assert abs((stripes - 36 * k + 90) % 180 - 90) < 18
+    assert found.class_names[1] == "36 degrees"
+    assert np.allclose(gratings.grating(0, 3, 0), gratings.grating(0, 3, 0)[:, :1])  # horizontal: rows are even
+
+
+def test_positions_lie_in_their_column(data):
+    found = tasks.load("positions", {**SMALL, "columns": 4, "noise": 0.0}, size=IMAGE, data=data)
+    signs = []
+    for picture, k in zip(found.train_x, found.train_y, strict=True):
+        step = np.diff(picture[15:17].astype(float).mean(0))
+        place = (np.arange(1, 32) * step).sum() / step.sum()
+        assert 4 + 6 * k + 1 < place < 4 + 6 * (k + 1) - 1
+        signs.append(step.sum() > 0)
+    assert 0.35 < np.mean(signs) < 0.65
+    lean = positions.edge(16, 10)
+    assert lean[-1].mean() > lean[0].mean() and lean[16].mean() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "arms"), [("end", 1), ("line", 2), ("corner", 2), ("tee", 3), ("fork", 3), ("cross", 4)]
+)
+def test_junctions_have_as_many_arms_as_their_name_says(name, arms):
+    assert len(junctions.ANGLES[name]) == arms
+    centre, turn = np.array([15.0, 16.0]), 25.0
+    degrees = np.array(junctions.ANGLES[name]) + turn
+    mask = junctions.strokes(centre, degrees, np.full(arms, 10.0), 2.5)
+    t = np.deg2rad(np.arange(0, 360, 2))
+    ring = mask[np.rint(centre[0] - 7 * np.sin(t)).astype(int), np.rint(centre[1] + 7 * np.cos(t)).astype(int)] > 0.5
+    assert np.count_nonzero(ring & ~np.roll(ring, 1)) == arms
+    assert all(ring[round(d % 360 / 2) % 180] for d in degrees)
+
+
+def test_the_front_figure_of_overlaps_is_the_class_and_is_whole(data, monkeypatch):
+    drawn, true = [], shapes.figure
+    monkeypatch.setattr(shapes, "figure", lambda name, *a: drawn.append((name, true(name, *a))) or drawn[-1][1])
+    found = tasks.load("overlaps", {**SMALL, "noise": 0.0, "stripes": 0.0}, size=IMAGE, data=data)
+    covered = 0  # the images were shuffled after they were drawn: they are found again by what they show
+    for (back, hidden), (front, mask) in zip(drawn[0:400:2], drawn[1:400:2], strict=True):
+        matches = [
+            k
+            for picture, k in zip(found.train_x, found.train_y, strict=True)
+            if np.ptp(picture[mask == 1].astype(int)) == 0
+            and np.ptp(picture[(mask == 0) & (hidden == 1)].astype(int)) == 0
+        ]
+        assert shapes.CLASSES.index(front) in matches and back != front
+        covered += (mask * hidden).sum() > 5
+    assert covered > 190  # of 200
 
 
 # spheres -------------------------------------------------------------------------------------------------------------

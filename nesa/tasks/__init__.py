@@ -25,9 +25,13 @@ from nesa.tasks import (
     dotted,
     edges,
     folder,
+    gratings,
+    junctions,
     listing,
     mnist,
+    overlaps,
     permuted_mnist,
+    positions,
     scenes,
     shapes,
     spheres,
@@ -38,7 +42,11 @@ from nesa.tasks.source import Arrays, Param, Progress, Source, silent
 
 SOURCES: dict[str, Source] = {
     module.SOURCE.name: module.SOURCE
-    for module in (edges, shapes, cifar10, mnist, permuted_mnist, digits, scenes, spheres, folder, arrays)
+    for module in (
+        *(edges, shapes, cifar10, mnist, permuted_mnist, digits, scenes),
+        *(gratings, positions, junctions, overlaps),
+        *(spheres, folder, arrays),
+    )
 }
 
 __all__ = [

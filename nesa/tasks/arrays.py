@@ -22,10 +22,10 @@ BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.erro
 
 
 def _read(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: expected an .npz file with {', '.join(given.NAMES)}, and this is none")
     try:
         with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: expected an .npz file with {', '.join(given.NAMES)}, found a single array")
             return {name: file[name] for name in names if name in file.files}
     except BROKEN as error:
         if "allow_pickle" in str(error):

@@ -51,3 +51,14 @@ def loader(name: str, rule: int, draw: Draw, class_names: Sequence[str], origin:
 def balanced(count: int, classes: int) -> np.ndarray:
     """int64 (count,): every class equally often, the first ones once more where it does not divide."""
     return np.arange(count, dtype=np.int64) % classes
+
+
+def lit(mask: np.ndarray, rng: np.random.Generator, contrast: float, noise: float) -> np.ndarray:
+    """``mask`` (H, W), 0 to 1, on an even grey: uint8 (H, W), brighter or darker than its ground, with Gaussian noise.
+
+    ``contrast`` and ``noise`` are in parts of the full range; each image's contrast lies within 0.05 of ``contrast``.
+    """
+    difference = rng.uniform(contrast - 0.05, contrast + 0.05) * rng.choice((-1, 1))
+    image = rng.uniform(0.35, 0.65) + difference * mask
+    image += noise * rng.standard_normal(mask.shape, np.float32)
+    return np.clip(image * 255, 0, 255).astype(np.uint8)

@@ -83,16 +83,14 @@ def _draw(
     for i, k in enumerate(y):
         centre = (SIDE - 1) / 2 + rng.uniform(-params["shift"], params["shift"], 2)
         mask = figure(CLASSES[k], centre, rng.uniform(params["smallest"], params["largest"]), rng.uniform(0, 2 * np.pi))
-        contrast = rng.uniform(params["contrast"] - 0.05, params["contrast"] + 0.05) * rng.choice((-1, 1))
-        image = rng.uniform(0.35, 0.65) + contrast * mask
-        image += params["noise"] * rng.standard_normal((SIDE, SIDE), np.float32)
-        x[i] = np.clip(image * 255, 0, 255).astype(np.uint8)
+        x[i] = generated.lit(mask, rng, params["contrast"], params["noise"])
         if (i + 1) % 1000 == 0 or i + 1 == count:
             progress(f"shapes: {part}", i + 1, count)
     return x, y
 
 
-def _relations(params: Mapping[str, Any]) -> list[tuple[str, str]]:
+def radii(params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The rule that joins the two radii of a source that draws figures."""
     if params["smallest"] > params["largest"]:
         return [("smallest", f"must not exceed largest ({params['largest']:g}), got {params['smallest']:g}")]
     return []
@@ -104,7 +102,7 @@ SOURCE = Source(
     difficulty="medium: linear model 18 %, one hidden layer of 128 reaches 96 %, two of 512 and 256 reach 98 %",
     load=generated.loader("shapes", RULE, _draw, CLASSES, "drawn with scikit-image"),
     classes=lambda params: len(CLASSES),
-    relations=_relations,
+    relations=radii,
     params=(
         Param("train", int, 30_000, "training images", 60, 1_000_000),
         Param("test", int, 5_000, "test images", 60, 1_000_000),

@@ -47,7 +47,7 @@ class Arrays:
 class Progress(Protocol):
     """How a source reports that it is ``done`` out of ``total`` (None: unknown) with what it calls ``label``."""
 
-    def __call__(self, label: str, done: int, total: int | None) -> None: ...
+    def __call__(self, label: str, done: int, total: int | None, /) -> None: ...
 
 
 def silent(label: str, done: int, total: int | None) -> None:
