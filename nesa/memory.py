@@ -100,7 +100,7 @@ class Replay(ReplayPlugin):
         """For each learned task the rows of its training samples that are in memory."""
         policy: Any = self.storage_policy
         buffers = (group.buffer for group in policy.buffer_groups.values())
-        return {buffer.targets_task_labels[0]: torch.tensor(buffer.rows[:]) for buffer in buffers if len(buffer)}
+        return {buffer.targets_task_labels[0]: torch.tensor(list(buffer.rows)) for buffer in buffers if len(buffer)}
 
     def before_training_exp(self, strategy, **kwargs) -> None:  # type: ignore[override]
         memory = self.remembered()
