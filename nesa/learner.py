@@ -44,8 +44,10 @@ class AccumulatingURN(MultiTaskModule):
 
     accumulation: what has been claimed. rule: how new tasks iterate. The Parameters are those of the worker that
     trains the current task; claimed tasks answer through their own frozen sub-networks, and a task that has not been
-    learned answers with zeros (Avalanche may ask for it).
+    learned answers with zeros (Avalanche may ask for it). recycle_gradient: see `urn.URN`.
     """
+
+    recycle_gradient = False
 
     def __init__(self, accumulation: Accumulation, rule: Rule):
         super().__init__()
@@ -71,6 +73,7 @@ class AccumulatingURN(MultiTaskModule):
             self.worker.become(
                 self.worker.layout, self.worker.W.data.to(device), self.worker.b.data.to(device), self.worker.fixed
             )
+        self.worker.recycle_gradient = self.recycle_gradient
         self.current = task
         return {old.W: self.worker.W, old.b: self.worker.b}
 

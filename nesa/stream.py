@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nesa.config import Augment, Curriculum
 from nesa import tasks
+from nesa.config import Augment, Curriculum
 from nesa.errors import DataError
 from nesa.seeds import derive
 from nesa.tasks import Arrays, DataDirs, MissingDataError, Progress, silent

@@ -45,11 +45,11 @@ def block(W: Tensor, rows: Index, cols: Index) -> Tensor:
     return W[:, cols] if isinstance(cols, slice) else W.index_select(1, cols)
 
 
-def add_to_block(W: Tensor, rows: Index, cols: Index, left: Tensor, right: Tensor) -> None:
-    """W[rows, cols] += left^T right, in place."""
+def add_to_block(W: Tensor, rows: Index, cols: Index, left: Tensor, right: Tensor, *, onto: bool = True) -> None:
+    """W[rows, cols] += left^T right, in place; between slices, not `onto` what is there but instead of it."""
     if isinstance(rows, slice):
         if isinstance(cols, slice):
-            W[rows, cols].addmm_(left.T, right)
+            W[rows, cols].addmm_(left.T, right, beta=1 if onto else 0)
         else:
             W[rows].index_add_(1, cols, left.T @ right)
     elif isinstance(cols, slice):
@@ -65,7 +65,7 @@ class Plan:
     senders[l] are the fixed[l] (n_fixed of them) followed by the free[l]. counted[l]: 1.0 for each free[l] that the
     activity term counts. refed[l]: under a residual input rule, where firing input neurons sit in senders[l] and
     which components of x they show. driven: whether the input port drives at every l. uniform: the same sets at
-    every l, so that the gradient of W is one product.
+    every l, so that the gradient of W is one product. disjoint: the gradient's blocks are views that do not overlap.
     """
 
     iterations: int
@@ -80,6 +80,7 @@ class Plan:
     refed: tuple[tuple[Tensor, Tensor] | None, ...]
     driven: bool
     uniform: bool
+    disjoint: bool
     residual_output: bool
     linear_output: bool
 
@@ -126,10 +127,34 @@ def make_plan(
         counted=tuple((~is_input[T]).to(like) for _, T in sets),
         refed=tuple(refed),
         driven=residual_input and not any(entry is not None for entry in refed),
-        uniform=all(torch.equal(senders, both[1]) for senders in both[2:]),
+        uniform=(uniform := all(torch.equal(senders, both[1]) for senders in both[2:])),
+        disjoint=uniform and not any(bool(is_input[senders].any()) for senders in both) and _views(inputs, port, *both),
         residual_output=residual_output,
         linear_output=linear_output,
     )
+
+
+def _views(*sets: Tensor) -> bool:
+    return all(isinstance(as_index(indices, indices.device), slice) for indices in sets)
+
+
+class Slab:
+    """Memory for the gradient of W that is used again from step to step: at S = 5,000 a fresh allocation costs more
+    than the product that fills it. Only for a loop with one forward pass for each backward pass, because a second
+    one would write over the first."""
+
+    def __init__(self):
+        self.gradient: Tensor | None = None
+        self.plan: Plan | None = None
+
+    def take(self, W: Tensor, plan: Plan) -> Tensor:
+        """The gradient of W, zero wherever the blocks of a disjoint plan do not write."""
+        if self.gradient is None or self.gradient.shape != W.shape or self.gradient.dtype != W.dtype:
+            self.gradient = torch.zeros_like(W)
+        elif self.plan is not plan or not plan.disjoint:
+            self.gradient.zero_()
+        self.plan = plan
+        return self.gradient
 
 
 class Iterate(torch.autograd.Function):
@@ -137,12 +162,12 @@ class Iterate(torch.autograd.Function):
 
     x: (B, D_in), or (B, I, D_in) for a sequence under the residual input rule. W: (S, S), b: (S,).
     costs[l]: the price of one unit of activity at iteration l, the reduction over the batch included.
-    watch: sees the senders' (B, n) activations of each iteration, or None.
+    watch: sees the senders' (B, n) activations of each iteration, or None. slab: memory for the gradient of W.
     Returns the port's (B, D_out) and the scalar sum over l = 1..I-1 of costs[l] * sum |N_l| over counted neurons.
     """
 
     @staticmethod
-    def forward(ctx, x, W, b, plan: Plan, costs: Sequence[float], watch):  # type: ignore[override]
+    def forward(ctx, x, W, b, plan: Plan, costs: Sequence[float], watch, slab=None):  # type: ignore[override]
         I = plan.iterations
         frames = [frame.to(W.dtype) for frame in (x.unbind(1) if x.dim() == 3 else (x,))]
         N: list[Tensor] = [W.new_empty(x.shape[0], 0)]  # nothing but the drive arrives at l = 1
@@ -189,6 +214,7 @@ class Iterate(torch.autograd.Function):
             N.append(now)
         ctx.save_for_backward(W, b, *frames, *N, *rectified, *pre_port)
         ctx.plan, ctx.costs, ctx.n_frames = plan, costs, len(frames)
+        ctx.slab = slab
         return out, activity
 
     @staticmethod
@@ -199,7 +225,16 @@ class Iterate(torch.autograd.Function):
         W, b, *saved = ctx.saved_tensors
         frames, saved = saved[: ctx.n_frames], saved[ctx.n_frames :]
         N, rectified, pre_port = saved[:I], saved[I : 2 * I], saved[2 * I :]
-        dW, db = torch.zeros_like(W), torch.zeros_like(b)
+        slab: Slab | None = ctx.slab
+        dW = torch.zeros_like(W) if slab is None else slab.take(W, plan)
+        db = torch.zeros_like(b)
+        written: set[tuple[str, bool]] = set()
+
+        def add(name: str, from_inputs: bool, left: Tensor, right: Tensor, rows: Index, cols: Index) -> None:
+            onto = not (plan.disjoint and slab is not None) or (name, from_inputs) in written
+            written.add((name, from_inputs))
+            add_to_block(dW, rows, cols, left, right, onto=onto)
+
         one_drive = plan.driven and len(frames) == 1 and plan.uniform
         to_free: list[Tensor] = []  # dZ of the free senders, from l = I-1 down to 1
         to_port: list[Tensor] = []  # dZ of the port, from l = I down
@@ -219,30 +254,31 @@ class Iterate(torch.autograd.Function):
                 if level > 1:
                     back = dZ @ block(W, T, plan.free[level - 1])
                     if not (plan.uniform and I > 2):
-                        add_to_block(dW, T, came, dZ, N[level - 1])
+                        add("T", False, dZ, N[level - 1], T, came)
                 if driven and not one_drive:
-                    add_to_block(dW, T, plan.inputs, dZ, frame)
+                    add("T", True, dZ, frame, T, plan.inputs)
                 to_free.append(dZ)
             if level == I or plan.residual_output:
                 pre = pre_port[level - 1 if plan.residual_output else 0]
                 dP = d_out if plan.linear_output else d_out * (pre > 0)
                 _add_rows(db, plan.port, dP.sum(0))
                 if driven and not one_drive:
-                    add_to_block(dW, plan.port, plan.inputs, dP, frame)
+                    add("P", True, dP, frame, plan.port, plan.inputs)
                 to_port.append(dP)
                 if level > 1:
-                    add_to_block(dW, plan.port, came, dP, N[level - 1])
+                    add("P", False, dP, N[level - 1], plan.port, came)
                     through = dP @ block(W, plan.port, plan.free[level - 1])
                     back = through if back is None else back.add_(through)
             dN = back
         if one_drive:
             if to_free:
-                add_to_block(dW, plan.free[1], plan.inputs, _sum(to_free), frames[0])
-            add_to_block(dW, plan.port, plan.inputs, _sum(to_port), frames[0])
+                add("T", True, _sum(to_free), frames[0], plan.free[1], plan.inputs)
+            add("P", True, _sum(to_port), frames[0], plan.port, plan.inputs)
         if plan.uniform and I > 2:
             before = torch.cat(N[1 : I - 1]) if plan.refed[1] is not None else _stacked(N[1 : I - 1])
-            add_to_block(dW, plan.free[1], plan.senders[1], torch.cat(to_free[-2::-1]), before)
-        return None, dW, db, None, None, None
+            add("T", False, torch.cat(to_free[-2::-1]), before, plan.free[1], plan.senders[1])
+        # a second handle on the slab: autograd takes over what nobody else holds, and copies the rest
+        return None, dW if slab is None else dW.detach(), db, None, None, None, None
 
 
 def _sum(parts: list[Tensor]) -> Tensor:

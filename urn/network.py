@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from urn.geometry import Layout
-from urn.iteration import Iterate, Plan, make_plan
+from urn.iteration import Iterate, Plan, Slab, make_plan
 from urn.updates import find_update
 
 OUTPUT_ACTIVATIONS = ("relu", "linear")
@@ -30,7 +30,10 @@ class URN(nn.Module):
     exist; all others are held at exactly zero by `hold`.
 
     Parameters W (S, S) and b (S,). `become` declares rows that training must not change and `hold` puts them back by
-    value, so that no optimiser can move them. Raises ValueError for impossible sizes and unknown names.
+    value, so that no optimiser can move them. `recycle_gradient = True` keeps the memory of W's gradient from step to
+    step, for loops with one forward pass for each backward pass.
+
+    Raises ValueError for impossible sizes and unknown names.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class URN(nn.Module):
         W = torch.randn(S, S, generator=generator, dtype=dtype) * (gain * math.sqrt(2 / S))
         self.become(layout, W, torch.zeros(S, dtype=dtype))
 
+    recycle_gradient = False
+
     def become(self, layout: Layout, W: Tensor, b: Tensor, fixed: Tensor | None = None) -> None:
         """Takes on another set of neurons, weights and fixed rows, as new Parameters (an optimiser must be told:
         `urn.compaction.follow`). W (n, n), b (n,), fixed (n,) bool with n = layout.S."""
@@ -72,6 +77,7 @@ class URN(nn.Module):
         self.silent: Tensor | None = None  # (I, S) bool: neurons known to be silent at iteration l
         self.watch: Any = None  # a urn.compaction.Watch while training
         self._plans: dict[tuple, Plan] = {}
+        self._slab = Slab()
         self._held = None
         self.hold()
         rows = self.fixed.nonzero().flatten().to(W.device)
@@ -122,7 +128,8 @@ class URN(nn.Module):
             terms = [costs[level] * states[level][:, hidden].abs().sum() for level in range(1, self.iterations)]
             activity = sum(terms, self.W.new_zeros(()))
             return states[-1][:, self._port(port)], activity
-        return Iterate.apply(x, self.W, self.b, self._plan(port), costs, watch)  # type: ignore
+        slab = self._slab if self.recycle_gradient and self.W.grad is None else None
+        return Iterate.apply(x, self.W, self.b, self._plan(port), costs, watch, slab)  # type: ignore
 
     def states(self, x: Tensor, port: str | None = None) -> list[Tensor]:
         """[N^(0), ..., N^(I)], each (B, S): the update rule to the letter, with full products. The reference for

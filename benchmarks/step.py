@@ -1,0 +1,106 @@
+"""One optimiser step: the paper to the letter against urn, in turns in one process, with the machine's own rates.
+
+    python benchmarks/step.py [--S 5000] [--B 128] [--I 4] [--live 0.05] [--rounds 7]
+
+Prints medians, ratios, and each time as a multiple of its floor: the products that cannot be avoided at the measured
+matmul rate, plus one pass over W, its gradient and its two moments (read and written) at the measured copy rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from literal import LiteralURN, literal_loss
+
+from urn.compaction import keep_only
+from urn.geometry import Layout
+from urn.network import URN
+from urn.optim import Proximal
+from urn.penalties import Penalty
+
+D_IN, D_OUT, C_W, C_N = 10, 2, 5e-7, 2e-5
+
+
+def median_of(run: Callable[[], None], rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def rates(n: int) -> tuple[float, float]:
+    """(flop/s of a float32 product (512, n) x (n, n), byte/s of a copy, read and written)."""
+    a, w, out = torch.randn(512, n), torch.randn(n, n), torch.empty(512, n)
+    torch.mm(a, w.T, out=out)
+    product = 2 * 512 * n * n / median_of(lambda: torch.mm(a, w.T, out=out), 5)
+    other = torch.empty_like(w)
+    other.copy_(w)
+    copy = 2 * w.numel() * 4 / median_of(lambda: other.copy_(w), 5)
+    return product, copy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--S", type=int, default=5000)
+    parser.add_argument("--B", type=int, default=128)
+    parser.add_argument("--I", type=int, default=4)
+    parser.add_argument("--live", type=float, default=0.05)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    S, B, I = args.S, args.B, args.I
+    x, y = torch.randn(B, D_IN), torch.randint(D_OUT, (B,))
+
+    reference = LiteralURN(S, D_IN, D_OUT, I)
+    adam = torch.optim.Adam(reference.parameters(), lr=7e-4)
+
+    def literal_step() -> None:
+        adam.zero_grad()
+        literal_loss(reference, x, y, C_W, C_N).backward()
+        adam.step()
+
+    penalty = Penalty("subgradient", C_W, C_N, "sum")
+
+    def make(live: float) -> Callable[[], None]:
+        layout = Layout.flat(S, D_IN, {"task": D_OUT})
+        urn = URN(layout, I, "plain", "relu", generator=torch.Generator().manual_seed(0))
+        optimizer = Proximal(urn, "adam", 7e-4, penalty=penalty)
+        if live < 1:
+            kept = torch.cat([torch.arange(int(live * S)), layout.ports["task"]])
+            keep_only(urn, kept, optimizer)
+        costs = penalty.activity_costs(I, B)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            logits, activity = urn.forward_with_activity(x, "task", costs)
+            (torch.nn.functional.cross_entropy(logits, y) + activity).backward()
+            optimizer.step()
+
+        return step
+
+    dense, late = make(1.0), make(args.live)
+    for step in (literal_step, dense, late):
+        step()
+    times: dict[str, list[float]] = {"literal": [], "dense": [], "late": []}
+    for _ in range(args.rounds):
+        for name, step in (("literal", literal_step), ("dense", dense), ("late", late)):
+            times[name].append(median_of(step, 1))
+    literal, ours, small = (statistics.median(times[name]) for name in ("literal", "dense", "late"))
+    product, copy = rates(S)
+    n = S - D_OUT
+    flop = 3 * 2 * B * (n * D_IN + (I - 2) * n * n + n * D_OUT)  # forward, for the states, for W
+    floor = flop / product + 7 * 4 * S * S / copy
+    print(f"S {S}, B {B}, I {I}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"machine: {product / 1e9:.0f} GFLOP/s float32 product, {copy / 1e9:.1f} GB/s copy (read + written)")
+    print(f"literal step            {literal * 1e3:8.1f} ms")
+    print(f"dense step              {ours * 1e3:8.1f} ms   {literal / ours:6.2f} x faster, {ours / floor:.2f} x its floor")
+    print(f"step at {args.live:4.0%} live        {small * 1e3:8.1f} ms   {literal / small:6.1f} x faster")
+
+
+if __name__ == "__main__":
+    main()
