@@ -24,7 +24,7 @@ from torch import Tensor
 from nesa.accumulation import Accumulation, Claim, Rule
 from nesa.errors import RunFailed, UserError
 from nesa.seeds import derive
-from nesa.settling import Settled, accuracy, crowding, settle
+from nesa.settling import Settled, accuracy, advice, settle
 from urn.compaction import Watch, follow, keep_only
 from urn.geometry import Layout
 from urn.network import URN
@@ -273,8 +273,8 @@ class NeuralPruning(SupervisedPlugin):
         model.index = model.index[first.kept]
         follow(strategy.optimizer, dict(zip(trained, (worker.W, worker.b), strict=True)))
         strategy.optimized_param_id = dict(model.named_parameters())
-        if advice := crowding(port, worker, self._available, self.penalty):
-            self.report("warning", {"message": advice})
+        if message := advice(port, worker, self._available, self.penalty):
+            self.report("warning", {"message": message})
         fields |= {
             "accuracy_val_before": first.score_before,
             "accuracy_val_pruned": first.score_after,

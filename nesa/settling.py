@@ -108,9 +108,14 @@ def settle(urn: URN, x: Tensor, y: Tensor, port: str, margin: float) -> Settled:
     return Settled(before, accuracy(urn, x, y, port), weight_threshold, theta, kept)
 
 
-def crowding(task: str, urn: URN, available: int, penalty: Penalty) -> str | None:
-    """What to tell the user when a settled `urn` keeps nearly all of the `available` hidden neurons that were free
-    before its task: which penalty to raise. None when enough have been pruned."""
+def advice(task: str, urn: URN, available: int, penalty: Penalty) -> str | None:
+    """What to tell the user when a settled `urn` gives the same answer to everything, or keeps nearly all of the
+    `available` hidden neurons that were free before its task: which penalty to lower or raise. None otherwise."""
+    if not bool(urn.W.data[urn.layout.ports[task].to(urn.W.device)].any()):
+        return (
+            f"task {task!r} has learned nothing: its outputs read no neuron at all, so it answers every sample alike. "
+            f"Lower penalties.activity (now {penalty.activity:g}) or penalties.weight (now {penalty.weight:g})."
+        )
     hidden = urn.layout.hidden
     kept = hidden[~urn.fixed[hidden]]
     if not available or len(kept) < CROWDED * available:
