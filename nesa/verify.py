@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from nesa import metrics, promises, tables
+from nesa import metrics, promises, tables, tasks
 from nesa.accumulation import Accumulation
 from nesa.config import Curriculum
 from nesa.continuation import check_curriculum
@@ -35,8 +35,8 @@ from nesa.events import new_event, read_events
 from nesa.folder import CHECKPOINT, CURRICULUM, check_run, read_environment, task_folder
 from nesa.promises import Check
 from nesa.saved import accumulation_of, checkpointed, machine, read_probe, read_state, read_structure
-from nesa.stream import TaskData, load_task
-from nesa.tasks import DataDirs, MissingDataError
+from nesa.stream import load_task
+from nesa.tasks import DataDirs
 
 
 def verify(folder: str | Path, data: str | Path | None = None) -> list[Check]:
@@ -169,13 +169,20 @@ class _Verification:
             yield Check(f"skipped: accuracy {task}", True, "NOT measured again: the curriculum cannot be used")
             return
         started = next(e for e in self.events if e["event"] == "task_started" and e["task"] == task)
-        try:
-            data = _load(self.curriculum, started, self.data)
-        except MissingDataError as error:
-            reason = str(error).strip().splitlines()[0]
-            yield Check(f"skipped: accuracy {task}", True, f"NOT measured again, the data cannot be had: {reason}")
-            yield Check(f"skipped: row {task}", True, "NOT measured again, the data cannot be had")
+        curriculum, places = _as_used(self.curriculum, started), DataDirs(self.data)
+        config = curriculum.tasks[started["index"]]
+        reason = None
+        if tasks.find(config.source).foreign:  # whoever made this folder could name any function
+            reason = f"{config.source} is somebody's code, which is not run here"
+        elif not tasks.available(config.source, config.params, places):
+            reason = f"the data of {config.source} are not on this machine; name their folder with --data"
+        if reason is not None:
+            yield Check(f"skipped: accuracy {task}", True, f"NOT measured again: {reason}")
+            yield Check(f"skipped: row {task}", True, f"NOT measured again: {reason}")
             return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the run has said them
+            data = load_task(curriculum, started["index"], places)
         names, digests = self.events[0]["tasks"], self.events[0]["data"]
         if data_digest(data) != digests[names.index(task)]:
             yield Check(f"data {task}", False, "not the data that the run had, so its figures cannot be measured again")
@@ -188,16 +195,14 @@ class _Verification:
         yield promises.row(data, self.own, self.events, self.curriculum, same)
 
 
-def _load(curriculum: Curriculum, started: Mapping[str, Any], data: Path | None) -> TaskData:
-    """The task's data from the source that the run used, be it the fallback."""
+def _as_used(curriculum: Curriculum, started: Mapping[str, Any]) -> Curriculum:
+    """The curriculum with the source that the run used for the task, be it the fallback, and no other way out."""
     index = started["index"]
-    task = curriculum.tasks[index]
+    task = replace(curriculum.tasks[index], fallback=None)
     if started["fallback"]:
-        task = replace(task, source=task.fallback or task.source, params=task.fallback_params)
-    tasks = (*curriculum.tasks[:index], replace(task, fallback=None), *curriculum.tasks[index + 1 :])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the run has said them
-        return load_task(replace(curriculum, tasks=tasks), index, DataDirs(data))
+        asked = curriculum.tasks[index]
+        task = replace(task, source=asked.fallback or asked.source, params=asked.fallback_params)
+    return replace(curriculum, tasks=(*curriculum.tasks[:index], task, *curriculum.tasks[index + 1 :]))
 
 
 def _guarded(name: str, part: Callable[[], Iterator[Check]]) -> Iterator[Check]:
