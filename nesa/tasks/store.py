@@ -74,10 +74,7 @@ def _read(place: Path) -> Arrays | None:
         about = json.loads((place / "about.json").read_text())
         parts = {}
         for part in FIELDS:
-            path = place / f"{part}.npy"
-            if path.stat().st_size != about["bytes"][part]:
-                return None
-            parts[part] = np.load(path, mmap_mode="r", allow_pickle=False)
+            parts[part] = np.load(place / f"{part}.npy", mmap_mode="r", allow_pickle=False)  # refuses a file cut short
         names, notes = tuple(about["class_names"]), tuple(about["notes"])
         return Arrays(**parts, class_names=names, kind=about["kind"], origin=about["origin"], notes=notes)
     except (OSError, ValueError, KeyError, TypeError):
@@ -88,11 +85,9 @@ def _write(place: Path, arrays: Arrays) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
     try:
-        sizes = {}
         for part in FIELDS:
             np.save(fresh / f"{part}.npy", np.ascontiguousarray(getattr(arrays, part)), allow_pickle=False)
-            sizes[part] = (fresh / f"{part}.npy").stat().st_size
-        about = {"bytes": sizes, "class_names": list(arrays.class_names), "kind": arrays.kind}
+        about = {"class_names": list(arrays.class_names), "kind": arrays.kind}
         about |= {"origin": arrays.origin, "notes": list(arrays.notes)}
         (fresh / "about.json").write_text(json.dumps(about))
         shutil.rmtree(place, ignore_errors=True)  # a damaged entry; a good one would have been read
