@@ -6,13 +6,14 @@
     recorded    they are also those that were recorded at its claim, where the machine is the same
     accuracy    R, measured again
     row         the task's row of accumulation.csv, measured again
+    scores      R of a learner that claims nothing, measured again
 
 `own` is what had been accumulated right after the task, `last` after the last task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +125,21 @@ def accuracy(data: TaskData, last: Accumulation, events: Sequence[Event], same: 
         said = ", ".join(f"{e['accuracy']} after {e['after']}" for e in wrong) or "nothing"
         return Check(name, False, f"measured again {found} on test data, the record says {said}")
     return Check(name, True, f"{found:.4f} on test data, as in R ({len(reported)} times)")
+
+
+def scores(
+    after: str, tasks: Sequence[TaskData], measured: Callable[[int, str], float], events: Sequence[Event], same: bool
+) -> Check:
+    """One row of R of a learner that may forget. tasks: those learned so far. measured(j, "test"): its score."""
+    reported = {e["task"]: e["accuracy"] for e in events if e["event"] == "evaluated" and e["after"] == after}
+    wrong = []
+    for j, data in enumerate(tasks):
+        before, now = reported.get(data.name), measured(j, "test")
+        if before is None or abs(before - now) > (0.0 if same else ROUNDING / len(data.test)):
+            wrong.append(f"{data.name} {now}, reported {before}")
+    if wrong:
+        return Check(f"accuracy after {after}", False, f"measured again on test data: {'; '.join(wrong)}")
+    return Check(f"accuracy after {after}", True, f"{len(tasks)} scores on test data as in R")
 
 
 def row(data: TaskData, own: Accumulation, events: Sequence[Event], curriculum: Curriculum, same: bool) -> Check:

@@ -35,7 +35,7 @@ from nesa.events import new_event, read_events
 from nesa.folder import CHECKPOINT, CURRICULUM, check_run, read_environment, task_folder
 from nesa.promises import Check
 from nesa.saved import accumulation_of, checkpointed, machine, read_probe, read_state, read_structure
-from nesa.stream import load_task
+from nesa.stream import TaskData, load_task
 from nesa.tasks import DataDirs
 
 
@@ -76,6 +76,12 @@ class _Verification:
                 if self.own is not None:
                     yield from _guarded(f"promises {task}", lambda task=task: self._promises(task))
                     yield from _guarded(f"data {task}", lambda task=task: self._measured(task))
+                elif self._claims_nothing():
+                    yield from _guarded(f"accuracy after {task}", lambda event=event: self._row_of_r(event))
+
+    def _claims_nothing(self) -> bool:
+        """Is this a run of one of the rivals?"""
+        return self.curriculum is not None and self.curriculum.learner.name != "neural_pruning"
 
     def _last(self, saved: list[Mapping[str, Any]]) -> Accumulation | None:
         for event in reversed(saved):
@@ -133,7 +139,7 @@ class _Verification:
     def _files(self, event: Mapping[str, Any]) -> Iterator[Check]:
         task = event["task"]
         state = read_state(self.folder, event)
-        if "structure" not in event:  # the learner claims nothing
+        if self._claims_nothing():
             yield Check(f"files {task}", True, "the checkpoint loads as data, and is what the run wrote")
             return
         accumulation = accumulation_of(state, task_folder(self.folder, task) / CHECKPOINT)
@@ -164,35 +170,55 @@ class _Verification:
         yield promises.recorded(task, self.own, self.probe, self.here)
 
     def _measured(self, task: str) -> Iterator[Check]:
-        assert self.own is not None and self.last is not None
-        if self.curriculum is None:
-            yield Check(f"skipped: accuracy {task}", True, "NOT measured again: the curriculum cannot be used")
+        assert self.own is not None and self.last is not None and self.curriculum is not None
+        data = self._data(task)
+        if isinstance(data, str):
+            yield Check(f"skipped: accuracy {task}", True, f"NOT measured again: {data}")
+            yield Check(f"skipped: row {task}", True, f"NOT measured again: {data}")
             return
+        parts = " + ".join(str(len(part)) for part in (data.train, data.val, data.test))
+        yield Check(f"data {task}", True, f"{parts} samples, as in the run")
+        same = self.probe["machine"] == self.here
+        yield promises.accuracy(data, self.last, self.events, same)
+        yield promises.row(data, self.own, self.events, self.curriculum, same)
+
+    def _row_of_r(self, event: Mapping[str, Any]) -> Iterator[Check]:
+        """For a learner that claims nothing: the scores after one task, measured again on its checkpoint."""
+        from nesa.session import make_layout
+        from nesa.strategy import make_learner
+
+        assert self.curriculum is not None
+        after, names = event["task"], self.events[0]["tasks"]
+        data = [self._data(name) for name in names]
+        if missing := [found for found in data if isinstance(found, str)]:
+            yield Check(f"skipped: accuracy after {after}", True, f"NOT measured again: {missing[0]}")
+            return
+        whole = [found for found in data if not isinstance(found, str)]
+        network = self.curriculum.network
+        empty = Accumulation(make_layout(self.curriculum, whole), network.gain, inputs_receive=network.inputs_receive)
+        learner = make_learner(self.curriculum, whole, empty, torch.device("cpu"), lambda name, fields: None)
+        learner.load_state_dict(read_state(self.folder, event)["learner"])
+        same = machine(read_environment(self.folder)) == self.here
+        yield promises.scores(after, whole[: names.index(after) + 1], learner.accuracy, self.events, same)
+
+    def _data(self, task: str) -> TaskData | str:
+        """The data that the run had, or why they cannot be had. RunFolderError when those here are others."""
+        if self.curriculum is None:
+            return "the curriculum cannot be used"
         started = next(e for e in self.events if e["event"] == "task_started" and e["task"] == task)
         curriculum, places = _as_used(self.curriculum, started), DataDirs(self.data)
         config = curriculum.tasks[started["index"]]
-        reason = None
         if tasks.find(config.source).foreign:  # whoever made this folder could name any function
-            reason = f"{config.source} is somebody's code, which is not run here"
-        elif not tasks.available(config.source, config.params, places):
-            reason = f"the data of {config.source} are not on this machine; name their folder with --data"
-        if reason is not None:
-            yield Check(f"skipped: accuracy {task}", True, f"NOT measured again: {reason}")
-            yield Check(f"skipped: row {task}", True, f"NOT measured again: {reason}")
-            return
+            return f"{config.source} is somebody's code, which is not run here"
+        if not tasks.available(config.source, config.params, places):
+            return f"the data of {config.source} are not on this machine; name their folder with --data"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the run has said them
             data = load_task(curriculum, started["index"], places)
         names, digests = self.events[0]["tasks"], self.events[0]["data"]
         if data_digest(data) != digests[names.index(task)]:
-            yield Check(f"data {task}", False, "not the data that the run had, so its figures cannot be measured again")
-            return
-        yield Check(
-            f"data {task}", True, f"{len(data.train)} + {len(data.val)} + {len(data.test)} samples, as in the run"
-        )
-        same = self.probe["machine"] == self.here
-        yield promises.accuracy(data, self.last, self.events, same)
-        yield promises.row(data, self.own, self.events, self.curriculum, same)
+            raise RunFolderError(f"the data of {task} are not those of the run, so nothing can be measured on them")
+        return data
 
 
 def _as_used(curriculum: Curriculum, started: Mapping[str, Any]) -> Curriculum:
