@@ -46,15 +46,18 @@ class JointStrategy(CurriculumStrategy, JointTraining):  # type: ignore[override
     """Avalanche's JointTraining over batches in memory, balanced over the tasks as its own are."""
 
     def make_train_dataloader(self, **kwargs) -> None:  # type: ignore[override]
-        parts = []
-        for experience, share in zip(
-            self._experiences, shares(self.train_mb_size, len(self._experiences)), strict=True
-        ):
-            data = self.tasks[experience.current_experience]
-            config = self.curriculum.tasks[data.index]
-            seed = derive(self.curriculum.seed, "order", config.name)
-            parts.append(Batches(data, data.train, share, seed, config.augment))
-        self.dataloader = Together(parts, max(map(len, parts)))
+        tasks = [self.tasks[experience.current_experience] for experience in self._experiences]
+        self.dataloader = joint_batches(self.curriculum, tasks, self.train_mb_size)
+
+
+def joint_batches(curriculum: Curriculum, tasks: Sequence[TaskData], B: int) -> Together:
+    """An epoch of batches of B samples, of each task as many; small tasks begin again."""
+    parts = []
+    for data, share in zip(tasks, shares(B, len(tasks)), strict=True):
+        config = curriculum.tasks[data.index]
+        seed = derive(curriculum.seed, "order", config.name)
+        parts.append(Batches(data, data.train, share, seed, config.augment))
+    return Together(parts, max(map(len, parts)))
 
 
 class Penalised(SupervisedPlugin):
@@ -124,6 +127,11 @@ class Rival:
         strategy.clock.train_exp_counter = k  # EWC asks it for the number of learned tasks
         strategy.train(self.experiences[: k + 1] if joint else self.experiences[k], eval_streams=[])
         self.learned = k + 1
+
+    def steps(self, k: int) -> int:
+        """Optimiser steps in an epoch of task k."""
+        together = self.tasks[: k + 1] if self.name == "joint" else self.tasks[k : k + 1]
+        return len(joint_batches(self.curriculum, together, self.curriculum.tasks[k].training.batch_size))
 
     def accuracy(self, j: int, part: str) -> float:
         """Test, validation or training accuracy of task j on the network as it is now."""

@@ -141,8 +141,7 @@ class Session:
             test=len(data.test),
             neurons_free=len(self.accumulation.free),
         )
-        steps = max(1, len(data.train) // min(config.training.batch_size, len(data.train)))
-        self.progress.task(data.name, k, len(self.tasks), config.training.epochs, steps)
+        self.progress.task(data.name, k, len(self.tasks), config.training.epochs, self.learner.steps(k))
         self.learner.train(k)
         if self.curriculum.learner.name == "neural_pruning":
             self._claimed(k, time.perf_counter() - began)

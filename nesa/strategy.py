@@ -191,6 +191,11 @@ class Pruning:
         )
         strategy.train(self.experiences[k], eval_streams=[])
 
+    def steps(self, k: int) -> int:
+        """Optimiser steps in an epoch of task k."""
+        samples = len(self.tasks[k].train)
+        return max(1, samples // min(self.curriculum.tasks[k].training.batch_size, samples))
+
     def accuracy(self, j: int, part: str) -> float:
         """Test or validation accuracy of task j: of its own frozen network once it is claimed."""
         data = self.tasks[j]
