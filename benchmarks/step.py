@@ -98,7 +98,9 @@ def main() -> None:
     print(f"S {S}, B {B}, I {I}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"machine: {product / 1e9:.0f} GFLOP/s float32 product, {copy / 1e9:.1f} GB/s copy (read + written)")
     print(f"literal step            {literal * 1e3:8.1f} ms")
-    print(f"dense step              {ours * 1e3:8.1f} ms   {literal / ours:6.2f} x faster, {ours / floor:.2f} x its floor")
+    print(
+        f"dense step              {ours * 1e3:8.1f} ms   {literal / ours:6.2f} x faster, {ours / floor:.2f} x its floor"
+    )
     print(f"step at {args.live:4.0%} live        {small * 1e3:8.1f} ms   {literal / small:6.1f} x faster")
 
 
