@@ -98,7 +98,8 @@ def main() -> None:
         fires = torch.stack([N.amax(0) > 0 for N in states[1:I]])
     active = int(fires.any(0)[urn.layout.hidden].sum())
     print(
-        f"S {args.S}, I {I}, B {B}, {args.epochs} epochs, {steps} steps, {torch.get_num_threads()} threads, rule {args.rule}"
+        f"S {args.S}, I {I}, B {B}, {args.epochs} epochs, {steps} steps, rule {args.rule}, "
+        f"{torch.get_num_threads()} threads"
     )
     print(f"literal step {statistics.median(literal) * 1e3:.0f} ms: {projected / 60:.1f} min projected")
     print(f"ours {ours / 60:.2f} min: {projected / ours:.1f} x faster")
