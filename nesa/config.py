@@ -85,7 +85,6 @@ class Network:
     output_activation: str = _key("linear", "activation at the output ports", choices=OUTPUT_ACTIVATIONS)
     gain: float = _key(1.0, "factor on the He-normal standard deviation sqrt(2/S) of the first weights", above=0)
     inputs_receive: bool = _key(True, "whether input neurons may read other neurons after l = 0, as in the paper")
-    outputs_send: bool = _key(False, "whether output neurons may send to other neurons")
 
 
 @dataclass(frozen=True)

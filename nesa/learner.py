@@ -56,7 +56,7 @@ class AccumulatingURN(MultiTaskModule):
         self.current: int | None = None
         self.index = torch.zeros(0, dtype=torch.long)  # global indices of the worker's neurons
         self.worker = URN(Layout.flat(3, 1, {"": 1}), rule.iterations)  # something for the optimiser to hold
-        self.costs: tuple[float, ...] | None = None
+        self.penalty: Penalty | None = None  # prices activity while training; None while healing
         self.activity: Tensor | None = None
         self._networks: dict[int, URN] = {}
 
@@ -112,8 +112,14 @@ class AccumulatingURN(MultiTaskModule):
 
     def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
         if task_label == self.current:
-            costs = self.costs if self.training and self.costs else (0.0,) * (self.rule.iterations + 1)
-            logits, self.activity = self.worker.forward_with_activity(x, self.names[task_label], costs)
+            penalty = self.penalty if self.training and self.penalty is not None else Penalty()
+            logits, self.activity = self.worker.forward_with_activity(
+                x,
+                self.names[task_label],
+                penalty.activity_costs(self.rule.iterations, len(x)),
+                literal=penalty.literal,
+                ports=penalty.ports,
+            )
             return logits
         network = self.network(task_label)
         if network is None:
@@ -207,9 +213,7 @@ class NeuralPruning(SupervisedPlugin):
                 group["lr"] = rate * share
 
     def before_forward(self, strategy, **kwargs) -> None:
-        model = _model(strategy)
-        costs = self.penalty.activity_costs(model.worker.iterations, len(strategy.mb_y))
-        model.costs = None if self._healing else costs
+        _model(strategy).penalty = None if self._healing else self.penalty
 
     def before_backward(self, strategy, **kwargs) -> None:
         activity = _model(strategy).activity

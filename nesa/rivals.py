@@ -174,7 +174,6 @@ class Rival:
             iterations[0],
             network.update,
             network.output_activation,
-            outputs_send=network.outputs_send,
             gain=source.gain,
             generator=torch.Generator().manual_seed(derive(self.curriculum.seed, "weights", self.tasks[0].name)),
             dtype=source.W.dtype,

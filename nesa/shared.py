@@ -101,9 +101,11 @@ class SharedURN(MultiTaskModule):
         if port not in urn.layout.ports:
             joined = torch.cat([urn.layout.ports[self.names[t]] for t in tasks])
             urn.layout = replace(urn.layout, ports={**urn.layout.ports, port: joined})
-        costs = (0.0,) * (urn.iterations + 1)
-        if B and self.training and self.penalty is not None:
-            costs = self.penalty.activity_costs(urn.iterations, B)
-        logits, activity = urn.forward_with_activity(x, port, costs)
+        penalty = self.penalty if B and self.training else None
+        if penalty is None:
+            penalty = Penalty()
+        logits, activity = urn.forward_with_activity(
+            x, port, penalty.activity_costs(urn.iterations, max(1, B)), literal=penalty.literal, ports=penalty.ports
+        )
         parts = logits.split([self._width(t) for t in tasks], dim=1)
         return dict(zip(tasks, parts, strict=True)), activity

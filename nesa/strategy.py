@@ -267,7 +267,16 @@ def make_optimizer(task: Task, urn) -> torch.optim.Optimizer:
 
 def make_penalty(p: Penalties) -> Penalty:
     return Penalty(
-        p.method, p.weight, p.activity, p.activity_reduction, p.activity_growth, p.synapse_length, p.beta, p.gamma
+        p.method,
+        p.weight,
+        p.activity,
+        p.activity_reduction,
+        p.activity_growth,
+        p.synapse_length,
+        p.beta,
+        p.gamma,
+        p.literal,
+        p.ports,
     )
 
 

@@ -61,7 +61,8 @@ def test_defaults_are_those_of_the_contract():
     assert whole["learner"] | {"params": None} == {
         "name": "neural_pruning",
         "margin": 0.01,
-        "heal_epochs": 1,
+        "heal_epochs": 4,
+        "heal_lr": 1.0,
         "compaction": True,
         "grow": True,
         "params": None,

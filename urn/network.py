@@ -113,19 +113,25 @@ class URN(nn.Module):
         """Logits (B, D_out) of the output port `port` (the only one when None) for x (B, D_in)."""
         return self.forward_with_activity(x, port, (0.0,) * (self.iterations + 1))[0]
 
-    def forward_with_activity(self, x: Tensor, port: str | None, costs: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Logits (B, D_out), and the activity term sum over l = 1..I-1 of costs[l] * sum |N^(l)| over hidden
-        neurons (paper eq 5; the batch's reduction is in the costs)."""
+    def forward_with_activity(
+        self, x: Tensor, port: str | None, costs: Sequence[float], *, literal: bool = False, ports: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, D_out), and the activity term sum over l = 1..I-1 of costs[l] * sum |N^(l)| over free hidden
+        neurons (paper eq 5; the batch's reduction is in the costs). literal: l = I too. ports: the input neurons and
+        the port too, the residual inputs in them included. Either asks for full products, as eq 5 is written."""
         self._check(x)
         watch = self.watch if torch.is_grad_enabled() else None  # what is only looked at decides nothing
-        if self.outputs_send or x.requires_grad:
+        if self.outputs_send or x.requires_grad or literal or ports:
             states = self.states(x, port)
-            hidden = self.layout.hidden
-            hidden = hidden[~self.fixed[hidden]].to(x.device)  # the activity of fixed neurons is no longer a choice
+            counted = self.layout.hidden
+            if ports:
+                counted = torch.cat([counted, self.layout.inputs, self._port(port)])
+            counted = counted[~self.fixed[counted]].to(x.device)  # the activity of fixed neurons is no longer a choice
             if watch is not None:
                 for level in range(1, self.iterations):
                     watch.see(level, slice(None), states[level])
-            terms = [costs[level] * states[level][:, hidden].abs().sum() for level in range(1, self.iterations)]
+            last = self.iterations + 1 if literal else self.iterations
+            terms = [costs[level] * states[level][:, counted].abs().sum() for level in range(1, last)]
             activity = sum(terms, self.W.new_zeros(()))
             return states[-1][:, self._port(port)], activity
         slab = self._slab if self.recycle_gradient and self.W.grad is None else None

@@ -31,7 +31,8 @@ class Penalty:
     """The constants of eq 9 and how they act.
 
     weight: c_W. activity: c_N, times l ** activity_growth at iteration l (0 is the paper's). synapse_length: c_syn,
-    with the metric's beta (eq 8) and gamma. Raises ValueError for unknown names and negative prices.
+    with the metric's beta (eq 8) and gamma. literal: the activity at l = I counts too, as in eq 5. ports: so does that
+    of input and output neurons. Raises ValueError for unknown names and negative prices.
     """
 
     method: str = "prox_decoupled"
@@ -42,6 +43,8 @@ class Penalty:
     synapse_length: float = 0.0
     beta: float = 1.0
     gamma: float = 1.0
+    literal: bool = False
+    ports: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
