@@ -171,7 +171,7 @@ class NeuralPruning(SupervisedPlugin):
         self.seed = seed
         self.validation = validation
         self.extra = extra
-        self.before_settling = before_settling
+        self._before_settling = before_settling  # a public name would look like one of Avalanche's callbacks
         self.report = report or _warn
         self.settled: Settled | None = None
         self._held_out: tuple[Tensor, Tensor] | None = None
@@ -272,7 +272,7 @@ class NeuralPruning(SupervisedPlugin):
         port = model.names[_label(strategy)]
         x, y = self._held_out or self.validation(strategy.experience)  # type: ignore[misc]
         trained = (worker.W, worker.b)
-        fields = dict(self.before_settling(strategy.experience)) if self.before_settling is not None else {}
+        fields = dict(self._before_settling(strategy.experience)) if self._before_settling is not None else {}
         self.settled = first = settle(worker, x, y, port, self.options.margin)
         model.index = model.index[first.kept]
         follow(strategy.optimizer, dict(zip(trained, (worker.W, worker.b), strict=True)))

@@ -1,0 +1,214 @@
+"""The proximal optimiser against torch's own, and its threshold against the closed form."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from urn import optim
+from urn.geometry import Layout
+from urn.network import URN
+from urn.optim import Proximal
+from urn.penalties import Penalty
+
+BASES = {
+    "adam": (torch.optim.Adam, {}),
+    "adam with decay": (torch.optim.Adam, {"weight_decay": 0.1}),
+    "adamw": (torch.optim.AdamW, {"weight_decay": 0.1}),
+    "sgd": (torch.optim.SGD, {}),
+    "sgd with momentum": (torch.optim.SGD, {"momentum": 0.9}),
+    "sgd with both": (torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.1}),
+}
+
+
+def network(fixed: tuple[int, ...] = (), support: torch.Tensor | None = None) -> URN:
+    layout = Layout.grid((2, 2, 4), 1, {"a": 2})
+    generator = torch.Generator().manual_seed(3)
+    urn = URN(layout, 3, "residual_both", "linear", support=support, generator=generator, dtype=torch.float64)
+    mask = torch.zeros(layout.S, dtype=torch.bool)
+    mask[list(fixed)] = True
+    W = urn.W.data.clone()
+    W[mask[:, None] & ~mask] = 0
+    urn.become(layout, W, urn.b.data.clone(), mask)
+    return urn
+
+
+def steps(urn: URN, optimizer: torch.optim.Optimizer, count: int = 5) -> None:
+    generator = torch.Generator().manual_seed(9)
+    for _ in range(count):
+        x = torch.randn(6, 4, dtype=torch.float64, generator=generator)
+        optimizer.zero_grad()
+        (urn(x) - x[:, :2]).pow(2).mean().backward()
+        optimizer.step()
+
+
+@pytest.fixture
+def short_strips(monkeypatch):
+    """Strips of two rows, so that the passes over W meet strip ends."""
+    monkeypatch.setattr(optim, "STRIP", 40)
+
+
+@pytest.mark.usefixtures("short_strips")
+@pytest.mark.parametrize("name", list(BASES))
+def test_without_a_penalty_it_is_torchs_optimiser(name):
+    kind, options = BASES[name]
+    ours, theirs = network(), network()
+    steps(ours, Proximal(ours, name.split()[0], 0.02, **options))
+    steps(theirs, kind([theirs.W, theirs.b], 0.02, **options))
+    assert torch.allclose(ours.W, theirs.W, rtol=1e-10, atol=1e-14)
+    assert torch.allclose(ours.b, theirs.b, rtol=1e-10, atol=1e-14)
+    assert not torch.allclose(ours.W, network().W, atol=1e-3)
+
+
+@pytest.mark.usefixtures("short_strips")
+@pytest.mark.parametrize("name", list(BASES))
+@pytest.mark.parametrize("length", [0.0, 0.3])
+def test_a_step_is_torchs_step_and_then_the_soft_threshold(name, length):
+    """The decoupled threshold is lr * price whatever the base; price = weight + length * distance."""
+    kind, options = BASES[name]
+    lr, ramp = 0.02, 0.5
+    penalty = Penalty("prox_decoupled", weight=2.0, synapse_length=length, beta=2.0)
+    ours, theirs = network(), network()
+    optimizer = Proximal(ours, name.split()[0], lr, penalty=penalty, **options)
+    optimizer.ramp = ramp
+    other = kind([theirs.W, theirs.b], lr, **options)
+    price = torch.as_tensor(penalty.price(ours.layout, slice(None))).double() * ramp
+    generator = torch.Generator().manual_seed(9)
+    for _ in range(4):
+        x = torch.randn(6, 4, dtype=torch.float64, generator=generator)
+        for urn, o in ((ours, optimizer), (theirs, other)):
+            o.zero_grad()
+            (urn(x) - x[:, :2]).pow(2).mean().backward()
+            o.step()
+        theirs.W.data.copy_(theirs.W.data.sign() * (theirs.W.data.abs() - lr * price).clamp(min=0))
+        assert torch.allclose(ours.W, theirs.W, rtol=1e-6, atol=1e-9)
+        assert torch.allclose(ours.b, theirs.b, rtol=1e-6, atol=1e-9)  # biases carry no penalty
+    zeros = int((ours.W.data[:, :16] == 0).sum())
+    assert zeros > 5 and zeros == int((theirs.W.data[:, :16] == 0).sum())
+
+
+@pytest.mark.usefixtures("short_strips")
+@pytest.mark.parametrize("base", ["adam", "adamw"])
+def test_prox_adam_thresholds_in_adams_metric(base):
+    """ProxGen: the threshold is lr * price / (sqrt(v_hat) + eps), with the second moment of this very step."""
+    lr, weight, eps = 0.01, 0.05, 1e-3
+    ours, theirs = network(), network()
+    optimizer = Proximal(ours, base, lr, penalty=Penalty("prox_adam", weight=weight), eps=eps)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[base]
+    other = kind([theirs.W, theirs.b], lr, eps=eps, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(9)
+    for step in range(1, 5):
+        x = torch.randn(6, 4, dtype=torch.float64, generator=generator)
+        for urn, o in ((ours, optimizer), (theirs, other)):
+            o.zero_grad()
+            (urn(x) - x[:, :2]).pow(2).mean().backward()
+            o.step()
+        v_hat = other.state[theirs.W]["exp_avg_sq"] / (1 - 0.999**step)
+        threshold = lr * weight / (v_hat.sqrt() + eps)
+        theirs.W.data.copy_(theirs.W.data.sign() * (theirs.W.data.abs() - threshold).clamp(min=0))
+        assert torch.allclose(ours.W, theirs.W, rtol=1e-9, atol=1e-12)
+    assert int((ours.W.data[:, :16] == 0).sum()) > 5
+
+
+def test_prox_adam_under_sgd_is_the_decoupled_one():
+    one, two = network(), network()
+    steps(one, Proximal(one, "sgd", 0.02, penalty=Penalty("prox_adam", weight=0.2)))
+    steps(two, Proximal(two, "sgd", 0.02, penalty=Penalty("prox_decoupled", weight=0.2)))
+    assert torch.equal(one.W, two.W)
+
+
+@pytest.mark.parametrize("name", list(BASES))
+def test_the_subgradient_enters_the_gradient(name):
+    kind, options = BASES[name]
+    penalty = Penalty("subgradient", weight=0.1, synapse_length=0.2)
+    ours, theirs = network(), network()
+    steps(ours, Proximal(ours, name.split()[0], 0.02, penalty=penalty, **options))
+    other = kind([theirs.W, theirs.b], 0.02, **options)
+    price = torch.as_tensor(penalty.price(theirs.layout, slice(None))).double()
+    generator = torch.Generator().manual_seed(9)
+    for _ in range(5):
+        x = torch.randn(6, 4, dtype=torch.float64, generator=generator)
+        other.zero_grad()
+        ((theirs(x) - x[:, :2]).pow(2).mean() + (theirs.W.abs() * price).sum()).backward()
+        other.step()
+    assert torch.allclose(ours.W, theirs.W, rtol=1e-6, atol=1e-9)
+    assert not (ours.W.data[:, :16] == 0).any()  # the paper's penalty gives no exact zeros
+
+
+@pytest.mark.usefixtures("short_strips")
+@pytest.mark.parametrize("name", list(BASES))
+def test_fixed_rows_keep_their_bits(name):
+    fixed = (0, 1, 2, 3, 5, 6, 10, 13)
+    urn = network(fixed)
+    before = copy.deepcopy(urn)
+    optimizer = Proximal(urn, name.split()[0], 0.05, penalty=Penalty(weight=0.5), **BASES[name][1])
+    optimizer.state[urn.W] = {"step": torch.tensor(3.0)} | {  # even where an older task left its moments behind
+        key: torch.ones_like(urn.W) for key in optim.BASES[optimizer.base].moments(optimizer.param_groups[0])
+    }
+    steps(urn, optimizer)
+    rows = urn.fixed
+    assert torch.equal(urn.W.data[rows], before.W.data[rows]) and torch.equal(urn.b.data[rows], before.b.data[rows])
+    free = ~rows
+    assert (urn.W.data[free][:, :16] != before.W.data[free][:, :16]).any(1).all()
+
+
+def test_absent_synapses_stay_absent():
+    support = torch.rand(18, 18) < 0.5
+    urn = network(support=support)
+    steps(urn, Proximal(urn, "adam", 0.05, weight_decay=0.1))
+    assert not urn.W.data[~support].any()
+    assert urn.W.data[:, :16][support[:, :16]].all()
+
+
+def test_a_penalty_may_be_a_whole_number():
+    """Penalty(weight=1) is as good as 1.0."""
+    one, two = network(), network()
+    steps(one, Proximal(one, "adam", 0.01, penalty=Penalty(weight=1)))
+    steps(two, Proximal(two, "adam", 0.01, penalty=Penalty(weight=1.0)))
+    assert torch.equal(one.W, two.W)
+
+
+def test_no_ramp_no_penalty():
+    one, two = network(), network()
+    optimizer = Proximal(one, "adam", 0.01, penalty=Penalty(weight=5.0))
+    optimizer.ramp = 0.0
+    steps(one, optimizer)
+    steps(two, Proximal(two, "adam", 0.01))
+    assert torch.equal(one.W, two.W)
+
+
+def test_the_prices_follow_the_layout():
+    """Compaction and the next task bring another layout; synaptic lengths must be those of the new one."""
+    penalty = Penalty(weight=0.2, synapse_length=0.5)
+    urn = network()
+    optimizer = Proximal(urn, "sgd", 0.02, penalty=penalty)
+    steps(urn, optimizer, 1)
+    order = torch.cat([torch.arange(4), torch.randperm(12) + 4, torch.arange(16, 18)])
+    for target in (urn, other := network()):
+        target.become(network().layout.take(order), network().W.data[order][:, order].clone(), torch.zeros(18).double())
+    optimizer.param_groups[0]["params"] = [urn.W, urn.b]
+    steps(urn, optimizer, 2)
+    steps(other, Proximal(other, "sgd", 0.02, penalty=penalty), 2)
+    assert torch.equal(urn.W, other.W)
+
+
+def test_a_closure_is_called_with_gradients():
+    urn = network()
+    optimizer = Proximal(urn, "sgd", 0.02)
+    x = torch.randn(6, 4, dtype=torch.float64)
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = urn(x).pow(2).mean()
+        loss.backward()
+        return float(loss.detach())
+
+    first = optimizer.step(closure)
+    assert optimizer.step(closure) < first
+
+
+def test_an_unknown_base():
+    with pytest.raises(ValueError, match="one of adam, adamw, sgd, not 'lion'"):
+        Proximal(network(), "lion")
