@@ -185,7 +185,8 @@ NESA = {"NeuralPruning", "__version__"}
 def test_public_names(package, least):
     module = import_module(package)
     assert least <= set(module.__all__)
-    assert list(module.__all__) == sorted(set(module.__all__))
+    assert len(module.__all__) == len(set(module.__all__))
+    assert not [name for name in module.__all__ if f"{package}.{name}" in TREES], "a submodule would be hidden"
     for name in module.__all__:
         assert getattr(module, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
