@@ -83,7 +83,7 @@ class Literal(MultiTaskModule):
 
 
 class Rise(SupervisedPlugin):
-    """The learning rate rises to LR over the first 50 steps of a task; output neurons keep sending nothing."""
+    """The learning rate rises to LR over the first 50 steps of a task."""
 
     def before_training_exp(self, strategy, **kwargs):
         self.step = 0
@@ -91,9 +91,6 @@ class Rise(SupervisedPlugin):
     def before_training_iteration(self, strategy, **kwargs):
         self.step += 1
         strategy.optimizer.param_groups[0]["lr"] = LR * min(1.0, self.step / 50)
-
-    def after_update(self, strategy, **kwargs):
-        strategy.model.urn.hold()
 
 
 class Listed(torch.utils.data.Dataset):

@@ -147,10 +147,14 @@ class URN(nn.Module):
         out = torch.zeros(self.S, dtype=torch.bool, device=x.device)
         for name in names:
             out[self._port(name)] = True
+        mute = None  # outputs that send nothing: their columns of W are zero, and must not get a gradient either
+        if not self.outputs_send and self.layout.ports:
+            mute = torch.cat(list(self.layout.ports.values())).to(x.device)
         N = x.new_zeros(x.shape[0], self.S, dtype=self.W.dtype).index_copy(1, inputs, frames[0].to(self.W.dtype))
         states = [N]
         for level in range(1, self.iterations + 1):
-            Z = N @ self.W.T + self.b
+            sent = N if mute is None else N.index_fill(1, mute, 0)
+            Z = sent @ self.W.T + self.b
             new = Z.relu() if self.output_activation == "relu" else torch.where(out, Z, Z.relu())
             if self.update.residual_output:
                 new = torch.where(out, N + new, new)
