@@ -162,6 +162,21 @@ def test_absent_synapses_stay_absent():
     assert urn.W.data[:, :16][support[:, :16]].all()
 
 
+@pytest.mark.parametrize("base", ["adam", "sgd"])
+def test_outputs_that_do_not_send_never_do(base):
+    """Through the literal rule, too, the synapses of a mute output get no gradient: nothing would put them back."""
+    urn = network()
+    optimizer = Proximal(urn, base, 0.05, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        x = torch.randn(6, 4, dtype=torch.float64)
+        logits, activity = urn.forward_with_activity(x, None, (0.0, 0.1, 0.1, 0.1), literal=True)
+        (logits.pow(2).mean() + activity).backward()
+        assert not urn.W.grad[:, 16:].any() and urn.W.grad[:, :16].any()
+        optimizer.step()
+        assert not urn.W.data[:, 16:].any()
+
+
 def test_a_penalty_may_be_a_whole_number():
     """Penalty(weight=1) is as good as 1.0."""
     one, two = network(), network()

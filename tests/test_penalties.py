@@ -90,6 +90,28 @@ def test_the_fast_activity_term_is_the_literal_one_without_the_last_iteration(re
     assert activity.item() > 0
 
 
+def test_the_activity_term_to_the_letter():
+    """literal: l = I counts; ports: the input neurons and the port that is read count, fixed neurons never."""
+    layout = Layout.flat(14, 3, {"a": 2, "b": 1})
+    urn = URN(layout, 4, "residual_both", dtype=torch.float64)
+    x = torch.randn(5, 3, dtype=torch.float64)
+    costs = Penalty(activity=0.3, activity_reduction="sum").activity_costs(4, 5)
+    states = urn.states(x, "a")
+    for literal, ports in itertools.product((True, False), (True, False)):
+        neurons = [*range(3, 11), *(range(3) if ports else ()), *((11, 12) if ports else ())]
+        _, activity = urn.forward_with_activity(x, "a", costs, literal=literal, ports=ports)
+        expected = 0.3 * sum(N[:, neurons].abs().sum() for N in states[1 : 5 if literal else 4])
+        assert activity.item() == pytest.approx(expected.item(), rel=1e-12)
+    fixed = torch.zeros(14, dtype=torch.bool)
+    fixed[[0, 1, 2, 5]] = True
+    W = urn.W.data.clone()
+    W[fixed[:, None] & ~fixed] = 0
+    urn.become(layout, W, urn.b.data.clone(), fixed)
+    states, free = urn.states(x, "a"), [3, 4, *range(6, 11), 11, 12]
+    _, activity = urn.forward_with_activity(x, "a", costs, literal=True, ports=True)
+    assert activity.item() == pytest.approx(0.3 * sum(N[:, free].abs().sum() for N in states[1:]).item(), rel=1e-12)
+
+
 def test_relabelling_the_neurons_changes_no_penalty():
     layout = Layout.grid((3, 3, 3), 1, {"a": 3})
     urn = URN(layout, 3, "residual_both", dtype=torch.float64)
