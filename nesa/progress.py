@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any, TextIO
 
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # no rate: it jumps
 YELLOW, PLAIN = "\033[33m", "\033[0m"
 
 
@@ -29,16 +30,19 @@ class Progress:
         self._bar: Any = None  # the tqdm bar of the task, or of the load, that is shown
         self._label = ""
         self._loading = ""
-        self._epochs = 0
+        self._epochs = self._healing = 0
         self._started = 0.0
 
-    def task(self, name: str, index: int, total: int, epochs: int, steps: int) -> None:
-        """Task ``name``, number ``index`` (from 0) of ``total``, begins: ``epochs`` epochs of ``steps`` steps each."""
+    def task(self, name: str, index: int, total: int, epochs: int, steps: int, healing: int = 0) -> None:
+        """Task ``name``, number ``index`` (from 0) of ``total``, begins: ``epochs`` epochs of ``steps`` steps each,
+        and then settling with ``healing`` further ones."""
         self._end()
         self._label, self._epochs, self._started = f"[{index + 1}/{total}] {name}", epochs, time.monotonic()
-        self._open(self._label, epochs * steps, "step")
+        self._healing = healing
+        self._open(self._label, (epochs + healing) * steps, "step")
         if not (self.terminal or self.quiet):
-            self._line(f"{self._label}: {epochs} epochs of {steps} steps")
+            more = f", then settling with {healing} more" if healing else ""
+            self._line(f"{self._label}: {epochs} epochs of {steps} steps{more}")
 
     def step(self, n: int = 1) -> None:
         """``n`` more optimiser steps are done."""
@@ -49,7 +53,9 @@ class Progress:
         """Epoch ``number`` (from 1) is done; ``figures`` are shown by name, such as loss=0.41, val_accuracy=0.92."""
         text = "  ".join(f"{name} {_figure(value)}" for name, value in figures.items())
         if self._bar is not None:
-            self._bar.set_description_str(f"{self._label} epoch {number}/{self._epochs}", refresh=False)
+            settling = self._healing and number == self._epochs
+            stage = "settling" if settling else f"epoch {number}/{self._epochs}"
+            self._bar.set_description_str(f"{self._label} {stage}", refresh=False)
             self._bar.set_postfix_str(text)
         elif not self.quiet:
             seconds = time.monotonic() - self._started
@@ -78,7 +84,7 @@ class Progress:
         self._line(f"{YELLOW}warning:{PLAIN} {text}" if self.colour else f"warning: {text}")
 
     def close(self) -> None:
-        """Leave the display; what was shown stays as text."""
+        """Leave the bar; what was shown stays as text, and messages come below it."""
         self._end()
 
     def __enter__(self) -> Progress:
@@ -102,6 +108,7 @@ class Progress:
             mininterval=0.2,
             leave=bool(unit),
             colour="cyan" if self.colour else None,
+            bar_format=BAR if unit else None,
         )
 
     def _end(self) -> None:

@@ -141,9 +141,12 @@ class Session:
             test=len(data.test),
             neurons_free=len(self.accumulation.free),
         )
-        self.progress.task(data.name, k, len(self.tasks), config.training.epochs, self.learner.steps(k))
+        claims = self.curriculum.learner.name == "neural_pruning"
+        healing = self.curriculum.learner.heal_epochs if claims else 0
+        steps = self.learner.steps(k)
+        self.progress.task(data.name, k, len(self.tasks), config.training.epochs, steps, healing)
         self.learner.train(k)
-        if self.curriculum.learner.name == "neural_pruning":
+        if claims:
             self._claimed(k, time.perf_counter() - began)
         for j in range(k + 1):
             self.record.event(
@@ -161,11 +164,13 @@ class Session:
             self.progress.epoch(
                 fields["epoch"] + 1,
                 loss=fields["loss"],
-                val_accuracy=fields["val_accuracy"],
-                live_neurons=fields["live_neurons"],
+                val=fields["val_accuracy"],
+                live=fields["live_neurons"],
             )
         elif name == "settled":
             self._settled = fields
+        elif name == "warning":
+            self.progress.warning(fields["message"])
 
     def _claimed(self, k: int, seconds: float) -> None:
         """Measures, records and draws what task k has claimed; checks that no earlier answer has moved."""
@@ -220,8 +225,8 @@ class Session:
         self.record.checkpoint(data.name, probe, PROBE)
         self._digests = {"structure": digest(structure), "probe": digest(probe)}
         self._draw(data, network, owner, levels, strength)
-        row = self.record.events
-        self.progress.message(_line(next(e for e in reversed(row) if e["event"] == "task_claimed")))
+        self.progress.close()
+        self.progress.message(_lines(next(e for e in reversed(self.record.events) if e["event"] == "task_claimed")))
 
     @torch.no_grad()
     def _probe(self, data: TaskData) -> torch.Tensor:
@@ -282,10 +287,13 @@ class Session:
         self.progress.warning(message)
 
 
-def _line(row: dict[str, Any]) -> str:
-    cut = "" if row["accuracy_cut"] is None else f", {row['accuracy_cut']:.1%} without what it reuses"
+def _lines(row: dict[str, Any]) -> str:
+    """What a task has come to, for people."""
+    cut = "" if row["accuracy_cut"] is None else f" ({row['accuracy_cut']:.1%} without what it reuses)"
+    levels = ", ".join(map(str, row["levels_claimed"]))
+    indent = " " * len(row["task"])
     return (
-        f"{row['task']}: test {row['accuracy_test']:.1%}{cut}; {row['neurons_claimed']} new neurons "
-        f"(levels {row['levels_claimed']}), {row['neurons_reused']} reused, {row['neurons_free']} free; "
-        f"depth {row['depth_readout']} by readout, {row['depth_mean']:.2f} mean, {row['depth_graph']} graph"
+        f"{row['task']}: test {row['accuracy_test']:.1%}{cut}, {row['accuracy_test_before']:.1%} before settling\n"
+        f"{indent}  {row['neurons_claimed']} new neurons (by level: {levels}), {row['neurons_reused']} reused, "
+        f"{row['neurons_free']} free; depth {row['depth_readout']} by readout, {row['depth_mean']:.2f} mean"
     )
