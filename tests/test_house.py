@@ -33,7 +33,7 @@ DISTRIBUTIONS = {  # the name on the package index where it is not that of the m
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-MOST_LINES = 350  # a module is one noun and fits in a sitting
+MOST_LINES = 400  # 60 to 250 is the aim; a module of more than this is no longer one noun
 
 
 def name_of(path: Path) -> str:
