@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from nesa import continuation, measure, metrics, tables
+from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation
 from nesa.config import Curriculum
 from nesa.curriculum import dump
 from nesa.digest import data_digest, digest, event_digest
 from nesa.errors import RunFailed, UserError
-from nesa.learner import AccumulatingURN
 from nesa.progress import Progress
 from nesa.record import Record
 from nesa.saved import FORMAT, PROBE

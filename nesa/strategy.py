@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation, Rule
 from nesa.config import Curriculum, Penalties, Task
 from nesa.errors import RunFailed
-from nesa.learner import AccumulatingURN, NeuralPruning, SupervisedPlugin
+from nesa.learner import NeuralPruning, SupervisedPlugin
 from nesa.measure import accuracy
 from nesa.seeds import derive
 from nesa.stream import Batches, TaskData
@@ -48,6 +49,7 @@ class CurriculumStrategy(SupervisedTemplate):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it misses loggers: nesa.record is the only writer
             super().__init__(evaluator=EvaluationPlugin(), **options)
+        self.plugins.remove(self.evaluator)  # type: ignore[arg-type]  # has no metrics, and would look at every event
 
     def make_train_dataloader(self, **kwargs) -> None:  # type: ignore[override]
         assert self.experience is not None

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation, Rule
 from nesa.errors import RunFailed
-from nesa.learner import AccumulatingURN, NeuralPruning
+from nesa.learner import NeuralPruning
 from nesa.seeds import derive
 from urn.geometry import Layout
 from urn.network import URN

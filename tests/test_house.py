@@ -22,7 +22,7 @@ HEAVY = {"torch", "torchvision", "avalanche", "matplotlib", "skimage", "sklearn"
 # These must stay light, with everything that they import in turn: --help, check, tasks and schema go through them.
 LIGHT = ("nesa", "nesa.cli", "nesa.arguments", "nesa.curriculum", "nesa.schema", "nesa.tasks", "nesa.tables")
 RIVALS = {"nesa.rivals", "nesa.shared", "nesa.memory"}
-AVALANCHE = {"nesa.learner", "nesa.strategy"} | RIVALS
+AVALANCHE = {"nesa.accumulating", "nesa.learner", "nesa.strategy"} | RIVALS
 TRAINING = {"nesa.run", "nesa.settling"} | AVALANCHE
 READERS = ("nesa.report", "nesa.compare", "nesa.curriculum", "nesa.schema", "nesa.tables", "nesa.figures")
 DISTRIBUTIONS = {  # the name on the package index where it is not that of the module

@@ -1,0 +1,29 @@
+"""The Unstructured Recursive Network: one weight matrix that chooses its own architecture (Golkar).
+
+Needs torch, numpy and scipy alone; knows no tasks, files or curricula. The measures are in `urn.structure`, the
+proof that a structure is real in `urn.proof`.
+"""
+
+from urn.compaction import Watch, follow, keep_only
+from urn.embedding import embed, extract
+from urn.geometry import Layout, Metric
+from urn.network import URN
+from urn.optim import Proximal
+from urn.penalties import Penalty, literal_penalty
+from urn.updates import UPDATES, Update
+
+__all__ = [
+    "UPDATES",
+    "URN",
+    "Layout",
+    "Metric",
+    "Penalty",
+    "Proximal",
+    "Update",
+    "Watch",
+    "embed",
+    "extract",
+    "follow",
+    "keep_only",
+    "literal_penalty",
+]
