@@ -55,9 +55,9 @@ class SharedURN(MultiTaskModule):
             return self.forward_all_tasks(x)
         if isinstance(task_labels, int):
             return self.forward_single_task(x, task_labels)
+        if bool((task_labels == task_labels[0]).all()):  # a quarter of the time of unique(), at every step
+            return self.forward_single_task(x, int(task_labels[0]))
         tasks = task_labels.unique().tolist()
-        if len(tasks) == 1:
-            return self.forward_single_task(x, tasks[0])
         labels, widest = task_labels.to(x.device), max(self._width(t) for t in tasks)
         out = self.urn.W.new_full((len(x), widest), MIXED)
         self.activity = self.urn.W.new_zeros(())
