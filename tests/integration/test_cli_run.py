@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import small_run
 
 from nesa import cli
@@ -35,7 +36,7 @@ def whole(place) -> Path:
 
 
 def nesa(place: Path, *words: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "nesa", *words, "--data", str(place / "data")],
         stdout=subprocess.PIPE,
