@@ -134,7 +134,7 @@ def test_version(capsys):
 def test_check_says_what_it_found(capsys):
     assert cli.main(["check", str(QUICKSTART)]) == 0
     out = capsys.readouterr().out
-    assert "fine. 3 tasks (edges, shapes, digits), grid 16 x 16 x 5, I = 4, learner neural_pruning" in out
+    assert "fine. 3 tasks (edges, shapes, digits), grid 16 x 16 x 4, I = 4, learner neural_pruning" in out
 
 
 def test_check_prints_what_loads_again(capsys, tmp_path):

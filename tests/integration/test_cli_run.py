@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import small_run
+import torch
 
 from nesa import cli
 from nesa.folder import read_environment
