@@ -8,10 +8,12 @@ from typing import Any
 
 import yaml
 
+from nesa.checkpoint import load_checkpoint
+from nesa.digest import digest, event_digest
 from nesa.environment import environment
 from nesa.errors import RunFolderError
-from nesa.folder import CURRICULUM, read_environment
-from nesa.saved import read_state
+from nesa.folder import CURRICULUM, read_environment, task_folder
+from nesa.saved import FORMAT, TRAINING, read_state
 
 SHOWN = 10  # differences that a message lists
 
@@ -84,6 +86,25 @@ def last_state(folder: Path, events: Sequence[Event]) -> tuple[int, dict[str, An
             continue
         return at + 1, state, notes
     return 0, None, notes
+
+
+def last_epoch(folder: Path, events: Sequence[Event], after: int) -> tuple[dict[str, Any] | None, list[str]]:
+    """What was kept of the task in hand at the end of an epoch, when its events[: state["count"]] are still there, and
+    a note when it is damaged. after: the number of events that finished tasks have."""
+    started = [event for event in events[after:] if event["event"] == "task_started"]
+    if len(started) != 1 or not (task_folder(folder, started[0]["task"]) / TRAINING).exists():
+        return None, []
+    try:
+        state = load_checkpoint(folder, started[0]["task"], TRAINING)
+        told = state.pop("digest", None) if isinstance(state, dict) else None
+        if told is None or told != digest(state) or state["format"] != FORMAT:
+            raise RunFolderError(f"{task_folder(folder, started[0]['task']) / TRAINING}: is not what the run wrote")
+    except RunFolderError as error:
+        return None, [f"{error}; training the task from its start"]
+    count = state["count"]
+    if not after < count <= len(events) or event_digest(events[:count]) != state["events"]:
+        return None, []  # of an earlier attempt
+    return state, []
 
 
 def differences(before: Any, now: Any) -> list[str]:

@@ -181,6 +181,13 @@ class Record:
         checkpoint.save(path, state)
         return path
 
+    def forget(self, task: str, name: str) -> None:
+        """Remove a checkpoint of tasks/TASK that has served; nothing happens where there is none."""
+        try:
+            (task_folder(self.folder, task) / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise failed(task_folder(self.folder, task) / name, error) from error
+
     def structure(self, task: str, **arrays: Any) -> Path:
         """Save named numpy arrays (or CPU tensors) as tasks/TASK/structure.npz."""
         import numpy as np

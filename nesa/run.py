@@ -75,13 +75,13 @@ def resume(folder: Path, *, data: Path | None = None, device: str = "cpu", progr
         session = Session(curriculum, tasks, record, place, progress, machine(environment(curriculum.seed, device)))
         continuation.check_data(folder, record.events, fallbacks(tasks), session.digests)
         changes = [f"resumed although {change}" for change in continuation.changes(folder, device)]
-        first, damage = session.restore()
-        if first == 0:
+        first, inside, damage = session.restore()
+        if first == 0 and inside is None:
             session.begin(notes)
         for note in [*damage, *changes]:
             progress.warning(note)
             record.event("warning", message=note)
-        session.go(first)
+        session.go(first, inside)
     return folder
 
 

@@ -26,6 +26,7 @@ from nesa.stream import normalise
 
 FORMAT = 1  # of checkpoint.pt and probe.pt
 PROBE = "probe.pt"
+TRAINING = "training.pt"  # the task in hand at the end of an epoch; removed when the task is finished
 
 Event = Mapping[str, Any]
 

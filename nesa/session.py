@@ -21,8 +21,9 @@ from nesa.digest import data_digest, digest, event_digest
 from nesa.errors import RunFailed, UserError
 from nesa.progress import Progress
 from nesa.record import Record
-from nesa.saved import FORMAT, PROBE
+from nesa.saved import FORMAT, PROBE, TRAINING
 from nesa.seeds import derive
+from nesa.strategy import Pruning, make_learner
 from nesa.stream import TaskData
 from urn.geometry import Layout, Metric
 
@@ -60,8 +61,6 @@ class Session:
         progress: Progress,
         machine: dict[str, Any],
     ):
-        from nesa.strategy import make_learner
-
         self.curriculum, self.record, self.progress, self.device = curriculum, record, progress, device
         self.machine = machine
         self.digests = [data_digest(task) for task in tasks]
@@ -94,10 +93,10 @@ class Session:
         for note in notes:
             self.record.event("warning", message=note)
 
-    def go(self, first: int) -> None:
-        """Trains tasks first, first + 1, ... to the end."""
+    def go(self, first: int, state: dict[str, Any] | None = None) -> None:
+        """Trains tasks first, first + 1, ... to the end. state: what was kept inside task `first`, to go on from."""
         for k in range(first, len(self.tasks)):
-            self._task(k)
+            self._task(k, state if k == first else None)
         _, R = tables.accuracy(self.record.events)
         self.record.event(
             "run_finished",
@@ -107,47 +106,57 @@ class Session:
             seconds=time.perf_counter() - self.started,
         )
 
-    def restore(self) -> tuple[int, list[str]]:
-        """Takes up the last checkpoint that is whole; returns the number of the task to train next, and a note for
-        each checkpoint that is damaged."""
-        count, state, notes = continuation.last_state(self.record.folder, self.record.events)
-        self.record.rewind(count)
+    def restore(self) -> tuple[int, dict[str, Any] | None, list[str]]:
+        """Takes up the last checkpoint that is whole; returns the number of the task to train next, what was kept
+        inside it or None, and a note for each checkpoint that is damaged."""
+        folder, events = self.record.folder, self.record.events
+        count, state, notes = continuation.last_state(folder, events)
+        inside, damage = continuation.last_epoch(folder, events, count) if not notes else (None, [])
+        seconds = events[count - 1]["seconds"] if state is not None else 0.0
+        self.record.rewind(inside["count"] if inside is not None else count)
+        self.started -= inside["run_seconds"] if inside is not None else seconds
+        notes = [*notes, *damage]
         if state is None:
-            return 0, notes
-        self.started -= self.record.events[-1]["seconds"]
+            return 0, inside, notes
         self.learner.load_state_dict(state["learner"])
+        for task in self.tasks[: state["next"]]:
+            self.record.forget(task.name, TRAINING)  # a crash may have come between the checkpoint and this
         if isinstance(self.learner.model, AccumulatingURN):
             self.accumulation = self.learner.model.accumulation
             # computed anew: a later version, or another machine, may give other last bits to the same weights
             self.probes = {task.name: self._probe(task) for task in self.tasks[: state["next"]]}
-        return state["next"], notes
+        return state["next"], inside, notes
 
     # --- one task ------------------------------------------------------------------------------------------------
 
-    def _task(self, k: int) -> None:
+    def _task(self, k: int, state: dict[str, Any] | None = None) -> None:
         data, config = self.tasks[k], self.curriculum.tasks[k]
-        self._make_room(data.name)
-        began = time.perf_counter()
-        self.record.event(
-            "task_started",
-            task=data.name,
-            index=k,
-            source=config.source,
-            source_used=data.source_used,
-            fallback=data.fallback,
-            classes=data.classes,
-            train=len(data.train),
-            val=len(data.val),
-            test=len(data.test),
-            neurons_free=len(self.accumulation.free),
-        )
-        claims = self.curriculum.learner.name == "neural_pruning"
-        healing = self.curriculum.learner.heal_epochs if claims else 0
+        self._make_room(data.name, tell=state is None)
+        began = time.perf_counter() - (state["task_seconds"] if state is not None else 0.0)
+        if state is None:
+            self.record.event(
+                "task_started",
+                task=data.name,
+                index=k,
+                source=config.source,
+                source_used=data.source_used,
+                fallback=data.fallback,
+                classes=data.classes,
+                train=len(data.train),
+                val=len(data.val),
+                test=len(data.test),
+                neurons_free=len(self.accumulation.free),
+            )
+        healing = self.curriculum.learner.heal_epochs if isinstance(self.learner, Pruning) else 0
         steps = self.learner.steps(k)
         self.progress.task(data.name, k, len(self.tasks), config.training.epochs, steps, healing)
-        self.learner.train(k)
-        if claims:
+        if isinstance(self.learner, Pruning):
+            training = None if state is None else state["training"]
+            self.progress.step(training["steps"][0] if training is not None else 0)
+            self.learner.train(k, lambda training: self._keep(data.name, training, began), training)
             self._claimed(k, time.perf_counter() - began)
+        else:
+            self.learner.train(k)
         for j in range(k + 1):
             self.record.event(
                 "evaluated", after=data.name, task=self.tasks[j].name, accuracy=self.learner.accuracy(j, "test")
@@ -264,8 +273,21 @@ class Session:
             events=events,
             seconds=time.perf_counter() - self.started,
         )
+        self.record.forget(name, TRAINING)
 
-    def _make_room(self, name: str) -> None:
+    def _keep(self, name: str, training: dict[str, Any], began: float) -> None:
+        """Task `name` at the end of an epoch, with the number and the digest of the events that it has seen."""
+        state = {
+            "format": FORMAT,
+            "count": len(self.record.events),
+            "events": event_digest(self.record.events),
+            "task_seconds": time.perf_counter() - began,
+            "run_seconds": time.perf_counter() - self.started,
+            "training": training,
+        }
+        self.record.checkpoint(name, state | {"digest": digest(state)}, TRAINING)
+
+    def _make_room(self, name: str, *, tell: bool) -> None:
         """Grows the network when too few neurons are free for a task, or says how many are missing."""
         if self.curriculum.learner.name != "neural_pruning":
             return
@@ -282,6 +304,8 @@ class Session:
         plane = layout.plane[0] * layout.plane[1] if layout.plane else 1
         count = -(-missing // plane)
         accumulation.grow(count)
+        if not tell:
+            return
         message = f"the network grew by {count * plane} neurons before task {name!r}: too few were free"
         self.record.event("warning", message=message)
         self.progress.warning(message)

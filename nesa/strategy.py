@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation, Rule
 from nesa.config import Curriculum, Penalties, Task
+from nesa.epochs import Keeper
 from nesa.errors import RunFailed
 from nesa.learner import NeuralPruning, SupervisedPlugin
 from nesa.measure import accuracy
@@ -46,6 +47,7 @@ class CurriculumStrategy(SupervisedTemplate):
     def __init__(self, *, tasks: Sequence[TaskData], curriculum: Curriculum, **options: Any):
         self.tasks = tasks
         self.curriculum = curriculum
+        self.take_up: Callable[[], int] | None = None  # goes on inside a task; says how many epochs are done
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it misses loggers: nesa.record is the only writer
             super().__init__(evaluator=EvaluationPlugin(), **options)
@@ -62,6 +64,12 @@ class CurriculumStrategy(SupervisedTemplate):
         assert self.experience is not None
         data = self.tasks[self.experience.current_experience]
         self.dataloader = Batches(data, data.test, self.eval_mb_size)
+
+    def _train_exp(self, experience, eval_streams=None, **kwargs) -> None:
+        epochs = self.train_epochs
+        self.train_epochs -= self.take_up() if self.take_up is not None else 0
+        super()._train_exp(experience, eval_streams, **kwargs)
+        self.train_epochs = epochs
 
     def _unpack_minibatch(self) -> None:
         """Batches are lists of tensors on the right device already."""
@@ -160,10 +168,29 @@ class Pruning:
         self.model = AccumulatingURN(accumulation, self._rule(0)).to(device)
         self.model.recycle_gradient = True  # one forward pass for each backward pass: the only plugins are ours
 
-    def train(self, k: int) -> None:
-        """Trains, settles and claims task k."""
+    def train(
+        self, k: int, save: Callable[[dict[str, Any]], None] | None = None, state: dict[str, Any] | None = None
+    ) -> None:
+        """Trains, settles and claims task k. save: called with what to keep, at ends of epochs. state: go on from
+        there (see nesa.epochs)."""
         config, learner = self.curriculum.tasks[k], self.curriculum.learner
         self.model.rule = self._rule(k)
+        schedule = Schedule(config.training.schedule, config.training.lr)
+        pruning = NeuralPruning(
+            make_penalty(config.penalties),
+            seed=self.curriculum.seed,
+            margin=learner.margin,
+            heal_epochs=learner.heal_epochs,
+            heal_lr=learner.heal_lr,
+            compaction=learner.compaction,
+            ramp=config.penalties.ramp,
+            validation=lambda _: self._prepared(k),
+            extra=lambda _: {"mean": self.tasks[k].mean, "std": self.tasks[k].std},
+            before_settling=lambda _: {"accuracy_test_before": self.accuracy(k, "test")},
+            report=self.report,
+        )
+        observer = Observer(lambda name, fields: self._epoch(k, name, fields), lambda n: self.report("step", {"n": n}))
+        keeper = Keeper(schedule, pruning, observer, save)
         strategy = CurriculumStrategy(
             tasks=self.tasks,
             curriculum=self.curriculum,
@@ -173,24 +200,10 @@ class Pruning:
             train_mb_size=config.training.batch_size,
             train_epochs=config.training.epochs,
             device=self.device,
-            plugins=[
-                Schedule(config.training.schedule, config.training.lr),
-                NeuralPruning(
-                    make_penalty(config.penalties),
-                    seed=self.curriculum.seed,
-                    margin=learner.margin,
-                    heal_epochs=learner.heal_epochs,
-                    heal_lr=learner.heal_lr,
-                    compaction=learner.compaction,
-                    ramp=config.penalties.ramp,
-                    validation=lambda _: self._prepared(k),
-                    extra=lambda _: {"mean": self.tasks[k].mean, "std": self.tasks[k].std},
-                    before_settling=lambda _: {"accuracy_test_before": self.accuracy(k, "test")},
-                    report=self.report,
-                ),
-                Observer(lambda name, fields: self._epoch(k, name, fields), lambda n: self.report("step", {"n": n})),
-            ],
+            plugins=[schedule, pruning, observer, keeper],
         )
+        if state is not None:
+            strategy.take_up = lambda: keeper.take_up(strategy, state)
         strategy.train(self.experiences[k], eval_streams=[])
 
     def steps(self, k: int) -> int:

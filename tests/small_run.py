@@ -26,8 +26,9 @@ tasks:
 """
 
 
-def write_data(folder: Path, seed: int = 0) -> Path:
-    """FOLDER/NAME.npz for each task: 8 x 8 images, one noisy pattern a class, 400 to train and 120 to test."""
+def write_data(folder: Path, seed: int = 0, *, negatives: bool = False) -> Path:
+    """FOLDER/NAME.npz for each task: 8 x 8 images, one noisy pattern a class, 400 to train and 120 to test. With
+    `negatives` half of the images are turned into their negative, so that no linear answer exists."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for name, classes in CLASSES.items():
@@ -36,6 +37,8 @@ def write_data(folder: Path, seed: int = 0) -> Path:
         for part, n in (("train", 400), ("test", 120)):
             y = np.arange(n) % classes
             x = 0.6 * patterns[y] + 0.4 * rng.integers(0, 256, (n, 8, 8))
+            if negatives:
+                x = np.where(rng.random(n)[:, None, None] < 0.5, 255 - x, x)
             parts |= {f"{part}_x": x.astype(np.uint8), f"{part}_y": y}
         np.savez(folder / f"{name}.npz", class_names=[f"{name}-{i}" for i in range(classes)], **parts)
     return folder
