@@ -1,6 +1,12 @@
-"""Every test starts from the same random numbers and one thread, so that each is deterministic by itself."""
+"""Every test starts from the same random numbers and runs on one thread, so that each is deterministic by itself."""
 
 from __future__ import annotations
+
+import os
+
+# One thread from the start, here and in the processes that tests start: OpenMP's threads do not survive a fork, so a
+# test that forks after a parallel region would wait for ever.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import pytest
 
