@@ -84,16 +84,16 @@ def test_resume_of_a_finished_run_says_so(whole, capsys):
 )
 def test_a_stopped_run_says_how_to_go_on_and_does(place, whole, number, code, word):
     """Stopped inside the second task by a real signal; resumed, it ends as the unbroken run."""
-    process = nesa(place, "run", "small.yaml", "--out", ".", "--name", word)
-    assert process.stderr is not None and process.stdout is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith("[2/2] six: epoch 1/2"):
-            process.send_signal(number)
-            break
-    rest, out = process.stderr.read(), process.stdout.read()
-    assert process.wait() == code, "".join(said) + rest
+    with nesa(place, "run", "small.yaml", "--out", ".", "--name", word) as process:
+        assert process.stderr is not None and process.stdout is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("[2/2] six: epoch 1/2"):
+                process.send_signal(number)
+                break
+        rest, out = process.stderr.read(), process.stdout.read()
+        assert process.wait() == code, "".join(said) + rest
     assert rest.splitlines()[-2:] == [f"stopped; go on with: nesa resume {word}", word]
     assert out == "" and "Traceback" not in rest
     assert cli.main(["resume", str(place / word), "--data", str(place / "data")]) == 0
