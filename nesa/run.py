@@ -90,6 +90,7 @@ def _says_how_to_go_on(folder: Path, progress: Progress) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        progress.close()
         progress.message(f"stopped; go on with: nesa resume {folder}")
         raise
 

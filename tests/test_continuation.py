@@ -1,0 +1,45 @@
+"""nesa.continuation: differences of two curricula in words. (What it refuses is tested with whole runs in test_run.)"""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from nesa.continuation import SHOWN, check_curriculum, differences
+from nesa.errors import RunFolderError
+
+TEXT = "name: a\ntraining: {epochs: 2, lr: 0.1}\ntasks:\n- {name: x, params: {}}\n- {name: y}\n"
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (TEXT, []),
+        (TEXT.replace("epochs: 2", "epochs: 3"), ["training.epochs: 2 became 3"]),
+        (TEXT.replace("epochs: 2", "epochs: 2.0"), ["training.epochs: 2 became 2.0"]),
+        (TEXT.replace("name: a", "name: null"), ["name: a became null"]),
+        (TEXT.replace(", lr: 0.1", ""), ["training.lr: 0.1 became -"]),
+        (TEXT.replace("- {name: y}\n", ""), ["tasks[1].name: y became -"]),
+        (TEXT + "- {name: z}\n", ["tasks[2].name: - became z"]),
+        (
+            TEXT.replace("params: {}", "params: {n: 1}"),
+            ["tasks[0].params: {} became -", "tasks[0].params.n: - became 1"],
+        ),
+        (TEXT.replace("training: {epochs: 2, lr: 0.1}", "training: 5"), None),
+    ],
+)
+def test_each_difference_is_named_with_its_key(now, words):
+    found = differences(yaml.safe_load(TEXT), yaml.safe_load(now))
+    if words is None:
+        assert found == ["training.epochs: 2 became -", "training.lr: 0.1 became -", "training: - became 5"]
+    else:
+        assert found == words
+
+
+def test_a_long_list_of_differences_is_cut_short(tmp_path):
+    events = [{"event": "run_started", "curriculum": yaml.safe_dump({f"k{i}": 0 for i in range(SHOWN + 3)})}]
+    (tmp_path / "curriculum.yaml").write_text(yaml.safe_dump({f"k{i}": 1 for i in range(SHOWN + 3)}))
+    with pytest.raises(RunFolderError, match=r"k0: 0 became 1; .*; and 3 more\. Put it back to go on") as caught:
+        check_curriculum(tmp_path, events)
+    assert str(caught.value).count("became") == SHOWN
+    check_curriculum(tmp_path, [])  # a run that had not begun has nothing to compare with
