@@ -70,6 +70,7 @@ def main() -> None:
         layout = Layout.flat(S, D_IN, {"task": D_OUT})
         urn = URN(layout, I, "plain", "relu", generator=torch.Generator().manual_seed(0))
         optimizer = Proximal(urn, "adam", 7e-4, penalty=penalty)
+        urn.recycle_gradient = True
         if live < 1:
             kept = torch.cat([torch.arange(int(live * S)), layout.ports["task"]])
             keep_only(urn, kept, optimizer)
