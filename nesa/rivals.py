@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nesa.accumulation import Accumulation
 from nesa.config import Curriculum
@@ -29,17 +29,22 @@ from nesa.measure import accuracy
 from nesa.memory import Together, make_memory, shares
 from nesa.seeds import derive
 from nesa.shared import SharedURN
-from nesa.strategy import CurriculumStrategy, Observer, Schedule, experiences, make_optimizer, make_penalty
+from nesa.strategy import (
+    CurriculumStrategy,
+    Observer,
+    Schedule,
+    experiences,
+    make_optimizer,
+    make_penalty,
+    weight_cost,
+)
 from nesa.stream import Batches, TaskData
 from urn.network import URN
-from urn.penalties import Penalty
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
     from avalanche.core import SupervisedPlugin
     from avalanche.training.supervised.joint_training import JointTraining
-
-STRIP = 1024  # rows of W that are priced at a time: synaptic lengths of all of them would need W's memory again
 
 
 class JointStrategy(CurriculumStrategy, JointTraining):  # type: ignore[override]
@@ -201,14 +206,3 @@ class Rival:
                 "live_synapses": int(linked.sum()),
             },
         )
-
-
-def weight_cost(urn: URN, penalty: Penalty) -> float:
-    """The weight and length terms of paper eq 9 over all synapses."""
-    total = 0.0
-    for first in range(0, urn.S, STRIP):
-        rows = slice(first, min(first + STRIP, urn.S))
-        price = penalty.price(urn.layout, rows)
-        price = price.to(urn.W.device) if isinstance(price, Tensor) else price
-        total += float((urn.W.data[rows].abs() * price).sum())
-    return total

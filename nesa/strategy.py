@@ -24,6 +24,7 @@ from nesa.learner import NeuralPruning, SupervisedPlugin
 from nesa.measure import accuracy
 from nesa.seeds import derive
 from nesa.stream import Batches, TaskData
+from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
 
@@ -39,6 +40,8 @@ with warnings.catch_warnings():
     from avalanche.benchmarks.utils.flat_data import ConstantSequence
     from avalanche.training.plugins import EvaluationPlugin
     from avalanche.training.templates import SupervisedTemplate
+
+STRIP = 1024  # rows of W that are priced at a time: synaptic lengths of all of them would need W's memory again
 
 
 class CurriculumStrategy(SupervisedTemplate):
@@ -233,11 +236,8 @@ class Pruning:
         return data.prepare(data.val.x), data.val.y
 
     def _epoch(self, k: int, name: str, fields: dict[str, Any]) -> None:
-        worker, penalty = self.model.worker, make_penalty(self.curriculum.tasks[k].penalties)
-        free = ~worker.fixed.to(worker.W.device)
-        W = worker.W.data[free]
-        price = penalty.price(worker.layout, (~worker.fixed).nonzero().flatten())
-        cost = (W.abs() * price.to(W.device)).sum() if isinstance(price, Tensor) else W.abs().sum() * price
+        worker = self.model.worker
+        W = worker.W.data[~worker.fixed.to(worker.W.device)]
         hidden = worker.layout.hidden
         self.report(
             name,
@@ -245,7 +245,7 @@ class Pruning:
                 "task": self.tasks[k].name,
                 **fields,
                 "val_accuracy": self.accuracy(k, "val"),
-                "penalty_weight": float(cost),
+                "penalty_weight": weight_cost(worker, make_penalty(self.curriculum.tasks[k].penalties)),
                 "live_neurons": int((~worker.fixed[hidden]).sum()),
                 "live_synapses": int((W != 0).sum()),
             },
@@ -293,6 +293,16 @@ def make_penalty(p: Penalties) -> Penalty:
         p.literal,
         p.ports,
     )
+
+
+def weight_cost(urn: URN, penalty: Penalty) -> float:
+    """The weight and length terms of paper eq 9 over the synapses of all rows that train."""
+    total = 0.0
+    for rows in (~urn.fixed).nonzero().flatten().split(STRIP):
+        price = penalty.price(urn.layout, rows)
+        price = price.to(urn.W.device) if isinstance(price, Tensor) else price
+        total += float((urn.W.data[rows.to(urn.W.device)].abs() * price).sum())
+    return total
 
 
 class _Rows(torch.utils.data.Dataset):
