@@ -15,7 +15,7 @@ from torch import Tensor
 from nesa.accumulation import Accumulation, Claim, Rule
 from urn.geometry import Layout
 from urn.network import URN
-from urn.penalties import Penalty
+from urn.penalties import Early, Penalty, early_readouts
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
@@ -43,6 +43,7 @@ class AccumulatingURN(MultiTaskModule):
         self.worker = URN(Layout.flat(3, 1, {"": 1}), rule.iterations)  # something for the optimiser to hold
         self.penalty: Penalty | None = None  # prices activity while training; None while healing
         self.activity: Tensor | None = None
+        self.early: Early = []  # readouts before the last, where the penalty asks for them
         self._networks: dict[int, URN] = {}
 
     @property
@@ -98,14 +99,17 @@ class AccumulatingURN(MultiTaskModule):
     def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
         if task_label == self.current:
             penalty = self.penalty if self.training and self.penalty is not None else Penalty()
+            every = penalty.early_readout > 0
             logits, self.activity = self.worker.forward_with_activity(
                 x,
                 self.names[task_label],
                 penalty.activity_costs(self.rule.iterations, len(x)),
                 literal=penalty.literal,
                 ports=penalty.ports,
+                every=every,
             )
-            return logits
+            self.early = [(slice(None), early_readouts(logits))] if every else []
+            return logits[-1] if every else logits
         network = self.network(task_label)
         if network is None:
             return x.new_zeros(len(x), len(self.accumulation.layout.ports[self.names[task_label]]))

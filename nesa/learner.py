@@ -28,7 +28,7 @@ from nesa.settling import Settled, accuracy, advice, settle
 from urn.compaction import Watch, follow, keep_only
 from urn.network import URN
 from urn.optim import Proximal
-from urn.penalties import Penalty, soft_threshold_
+from urn.penalties import Penalty, early_loss, soft_threshold_
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
@@ -121,12 +121,16 @@ class NeuralPruning(SupervisedPlugin):
                 group["lr"] = rate * share
 
     def before_forward(self, strategy, **kwargs) -> None:
-        _model(strategy).penalty = None if self._healing else self.penalty
+        free = Penalty(early_readout=self.penalty.early_readout)  # healing prices nothing, and answers as early
+        _model(strategy).penalty = free if self._healing else self.penalty
 
     def before_backward(self, strategy, **kwargs) -> None:
-        activity = _model(strategy).activity
-        if activity is not None and not self._healing:
-            strategy.loss = strategy.loss + activity
+        model = _model(strategy)
+        if model.activity is not None and not self._healing:
+            strategy.loss = strategy.loss + model.activity
+        if model.early:
+            early = early_loss(strategy._criterion, model.early, strategy.mb_y)
+            strategy.loss = strategy.loss + self.penalty.early_readout * (early - strategy.criterion())
 
     def before_update(self, strategy, **kwargs) -> None:
         optimizer, worker = strategy.optimizer, _model(strategy).worker

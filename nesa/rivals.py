@@ -40,6 +40,7 @@ from nesa.strategy import (
 )
 from nesa.stream import Batches, TaskData
 from urn.network import URN
+from urn.penalties import early_loss
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
@@ -76,9 +77,12 @@ class Penalised(SupervisedPlugin):
         self.steps, self.rise = 0, self.ramp * max(1, strategy.train_epochs * len(strategy.dataloader))
 
     def before_backward(self, strategy, **kwargs) -> None:
-        activity = strategy.model.activity
-        strategy.loss = strategy.loss + activity
-        strategy.model.activity = activity.detach()  # for the record; LwF reads the model again after this
+        model = strategy.model
+        strategy.loss = strategy.loss + model.activity
+        if model.early:
+            early = early_loss(strategy._criterion, model.early, strategy.mb_y)
+            strategy.loss = strategy.loss + model.penalty.early_readout * (early - strategy.criterion())
+        model.activity = model.activity.detach()  # for the record; LwF reads the model again after this
 
     def before_update(self, strategy, **kwargs) -> None:
         strategy.optimizer.ramp = min(1.0, self.steps / self.rise) if self.rise else 1.0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from urn.network import URN
-from urn.penalties import Penalty
+from urn.penalties import Penalty, early_readouts
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
@@ -37,6 +37,7 @@ class SharedURN(MultiTaskModule):
         self.names = tuple(urn.layout.ports)[: len(self.iterations)]
         self.penalty: Penalty | None = None
         self.activity: Tensor | None = None
+        self.early: list[tuple[slice | Tensor, Tensor]] = []  # readouts before the last, where the penalty asks
 
     def at(self, task: int) -> URN:
         """The network, set to the iterations of a task: read the task's port from it."""
@@ -60,24 +61,27 @@ class SharedURN(MultiTaskModule):
         tasks = task_labels.unique().tolist()
         labels, widest = task_labels.to(x.device), max(self._width(t) for t in tasks)
         out = self.urn.W.new_full((len(x), widest), MIXED)
-        self.activity = self.urn.W.new_zeros(())
+        self.activity, self.early = self.urn.W.new_zeros(()), []
         for group in self._groups(tasks):
             rows = torch.isin(labels, labels.new_tensor(group)).nonzero().flatten()
             answers, activity = self._read(x[rows], group, len(x))
             self.activity = self.activity + activity
-            for task, logits in answers.items():
+            for task, readouts in answers.items():
                 mine = labels[rows] == task
-                out[rows[mine], : self._width(task)] = logits[mine]
+                out[rows[mine], : self._width(task)] = readouts[-1, mine]
+                self._hear(rows[mine], readouts[:, mine])
         return out
 
     def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
+        self.early = []
         answers, self.activity = self._read(x, [task_label], len(x))
-        return answers[task_label]
+        self._hear(slice(None), answers[task_label])
+        return answers[task_label][-1]
 
     def forward_all_tasks(self, x: Tensor) -> dict[int, Tensor]:
         answers: dict[int, Tensor] = {}
         for group in self._groups(sorted(self.known_train_tasks_labels)):
-            answers |= self._read(x, group, 0)[0]
+            answers |= {task: readouts[-1] for task, readouts in self._read(x, group, 0)[0].items()}
         return answers
 
     def __deepcopy__(self, memo: dict) -> SharedURN:
@@ -85,6 +89,10 @@ class SharedURN(MultiTaskModule):
         twin = SharedURN(self.urn.part(torch.arange(self.urn.S)), self.iterations)
         twin.known_train_tasks_labels = set(self.known_train_tasks_labels)
         return twin.train(self.training)
+
+    def _hear(self, rows: slice | Tensor, readouts: Tensor) -> None:
+        if self.penalty is not None and self.penalty.early_readout and self.training:
+            self.early.append((rows, early_readouts(readouts)))
 
     def _width(self, task: int) -> int:
         return len(self.urn.layout.ports[self.names[task]])
@@ -95,8 +103,9 @@ class SharedURN(MultiTaskModule):
         return [[t for t in tasks if self.iterations[t] == depth] for depth in depths]
 
     def _read(self, x: Tensor, tasks: Sequence[int], B: int) -> tuple[dict[int, Tensor], Tensor]:
-        """Logits of each task for all of x, in one pass over a port that joins theirs, and the pass's activity term.
-        B: samples in the whole batch, by which the term is divided; 0 leaves it out."""
+        """Readouts (L, B, D_out) of each task for all of x, in one pass over a port that joins theirs, and the pass's
+        activity term; L is I where the penalty asks for early readouts, else 1. B: samples in the whole batch, by which
+        the term is divided; 0 leaves it out."""
         urn, port = self.at(tasks[0]), "+".join(self.names[t] for t in tasks)
         if port not in urn.layout.ports:
             joined = torch.cat([urn.layout.ports[self.names[t]] for t in tasks])
@@ -104,8 +113,14 @@ class SharedURN(MultiTaskModule):
         penalty = self.penalty if B and self.training else None
         if penalty is None:
             penalty = Penalty()
+        every = penalty.early_readout > 0
         logits, activity = urn.forward_with_activity(
-            x, port, penalty.activity_costs(urn.iterations, max(1, B)), literal=penalty.literal, ports=penalty.ports
+            x,
+            port,
+            penalty.activity_costs(urn.iterations, max(1, B)),
+            literal=penalty.literal,
+            ports=penalty.ports,
+            every=every,
         )
-        parts = logits.split([self._width(t) for t in tasks], dim=1)
+        parts = (logits if every else logits[None]).split([self._width(t) for t in tasks], dim=2)
         return dict(zip(tasks, parts, strict=True)), activity

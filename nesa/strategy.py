@@ -292,6 +292,7 @@ def make_penalty(p: Penalties) -> Penalty:
         p.gamma,
         p.literal,
         p.ports,
+        p.early_readout,
     )
 
 

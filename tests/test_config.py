@@ -47,6 +47,7 @@ def test_defaults_are_those_of_the_contract():
         "gamma": 1.0,
         "ramp": 0.33,
         "literal": False,
+        "early_readout": 0.0,
         "ports": False,
     }
     assert whole["training"] == {

@@ -115,6 +115,25 @@ def test_equals_the_literal_rule(update, output, I):
     assert firing > 50  # the comparison is about something
 
 
+@pytest.mark.parametrize("output", ["relu", "linear"])
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("fixed_set", FIXED)
+@pytest.mark.parametrize("I", [1, 2, 5])
+def test_every_readout_equals_the_literal_rule(update, output, fixed_set, I):
+    urn = network(update, output, I, fixed_set, contiguous=True)
+    x = torch.randn(B, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    told = torch.randn(I, B, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    free = ~urn.fixed
+    readouts, activity = urn.forward_with_activity(x, "b", COSTS, every=True)
+    expected = torch.stack(urn.readouts(x, "b"))
+    torch.testing.assert_close(readouts, expected, rtol=0, atol=1e-12)
+    oracle = (expected * told).sum() + literal(urn, x, "b", COSTS)[1]
+    want = torch.autograd.grad(oracle, [urn.W, urn.b])
+    got = torch.autograd.grad((readouts * told).sum() + activity, [urn.W, urn.b])
+    for g, w in zip(got, want, strict=True):
+        torch.testing.assert_close(g[free], w[free], rtol=0, atol=1e-11)
+
+
 def test_silent_neurons_are_really_left_out():
     """A neuron that is declared silent but fires changes the answer: the sets are used, and the caller vouches."""
     urn = network("plain", "linear", 4, "none", True)

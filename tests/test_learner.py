@@ -210,6 +210,26 @@ def test_the_loss_holds_the_activity_term_until_healing():
     assert len(healing) == 6 and all(extra == pytest.approx(0.0, abs=1e-6) for extra, _ in healing)
 
 
+@pytest.mark.parametrize("I", [1, 2, 4])
+def test_a_share_of_the_loss_is_taken_at_early_readouts_while_healing_too(I: int):
+    """(1 - share) * cross-entropy at I + share * its mean over l = 2..I-1; nothing lies before the last when I <= 2."""
+    urn, found, share = model(torch.float64, I=I), [], 0.75
+
+    def note(strategy) -> None:
+        with torch.no_grad():
+            readouts = urn.worker.readouts(strategy.mb_x, "a")
+            losses = [nn.functional.cross_entropy(read, strategy.mb_y).item() for read in readouts]
+        early = sum(losses[1:-1]) / len(losses[1:-1]) if I > 2 else losses[-1]
+        found.append((strategy.loss.item(), (1 - share) * losses[-1] + share * early, losses[-1]))
+
+    naive(urn, [plugin(penalty=Penalty(early_readout=share)), Notes(note, "after_backward")]).train(
+        stream(dtype=torch.float64)[0]
+    )
+    assert len(found) == 6 * (EPOCHS + 1)
+    assert all(loss == pytest.approx(expected, rel=1e-5) for loss, expected, _ in found)
+    assert I <= 2 or any(abs(loss - last) > 1e-3 for loss, _, last in found)
+
+
 def test_evaluation_has_no_activity_term():
     urn = model()
     strategy = naive(urn, [plugin(penalty=Penalty(activity=5.0))])

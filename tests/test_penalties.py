@@ -134,6 +134,7 @@ def test_relabelling_the_neurons_changes_no_penalty():
         ({"weight": -0.1}, "cannot be negative"),
         ({"activity": -0.1}, "cannot be negative"),
         ({"synapse_length": -0.1}, "cannot be negative"),
+        ({"early_readout": 1.5}, "from 0 to 1, not 1.5"),
     ],
 )
 def test_penalties_that_make_no_sense(wrong, message):

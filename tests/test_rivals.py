@@ -19,7 +19,7 @@ from nesa.stream import Batches, TaskData, from_arrays
 from nesa.tasks import Arrays
 from urn.geometry import Layout
 from urn.network import URN
-from urn.penalties import Penalty, literal_penalty
+from urn.penalties import Penalty, early_loss, literal_penalty
 
 D_IN, WIDTHS = 8, (5, 6, 10)
 PARAMS = {
@@ -143,6 +143,29 @@ def test_the_activity_term_of_a_mixed_batch(iterations):
     assert float(model.activity.detach()) == pytest.approx(expected, rel=1e-9)
     model.eval()(X, labels)
     assert float(model.activity.detach()) == 0
+
+
+@pytest.mark.parametrize("iterations", [(4, 4, 4), (2, 5, 4)])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_early_loss_of_a_batch(iterations, mixed: bool):
+    model = shared_urn(iterations)
+    model.penalty = Penalty(early_readout=0.5)
+    labels = torch.arange(24) % 3 if mixed else torch.ones(24, dtype=torch.long)
+    y = torch.arange(24) % 2
+    out = model.train()(X, labels)
+    found = early_loss(cross_entropy, model.early, y).item()
+    expected = 0.0
+    for t in labels.unique().tolist():
+        mine = labels == t
+        readouts = model.at(t).readouts(X[mine], f"t{t}")
+        early = readouts[1:-1] if len(readouts) > 2 else readouts[-1:]
+        losses = [float(cross_entropy(read, y[mine]).detach()) for read in early]
+        expected += sum(losses) / len(losses) * int(mine.sum()) / 24
+        width = readouts[-1].shape[1]
+        assert torch.allclose(out[mine, :width], readouts[-1], atol=1e-12)
+    assert found == pytest.approx(expected, rel=1e-6)
+    model.eval()(X, labels)
+    assert not model.early
 
 
 def test_without_labels_every_task_seen_in_training_answers():

@@ -163,17 +163,21 @@ class Iterate(torch.autograd.Function):
     x: (B, D_in), or (B, I, D_in) for a sequence under the residual input rule. W: (S, S), b: (S,).
     costs[l]: the price of one unit of activity at iteration l, the reduction over the batch included.
     watch: sees the senders' (B, n) activations of each iteration, or None. slab: memory for the gradient of W.
-    Returns the port's (B, D_out) and the scalar sum over l = 1..I-1 of costs[l] * sum |N_l| over counted neurons.
+    every: read the port after each iteration. Returns the port's (B, D_out), or (I, B, D_out) for every iteration, and
+    the scalar sum over l = 1..I-1 of costs[l] * sum |N_l| over counted neurons.
     """
 
     @staticmethod
-    def forward(ctx, x, W, b, plan: Plan, costs: Sequence[float], watch, slab=None):  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx, x, W, b, plan: Plan, costs: Sequence[float], watch, slab=None, every=False
+    ):
         I = plan.iterations
         frames = [frame.to(W.dtype) for frame in (x.unbind(1) if x.dim() == 3 else (x,))]
         N: list[Tensor] = [W.new_empty(x.shape[0], 0)]  # nothing but the drive arrives at l = 1
         rectified: list[Tensor] = [N[0]]
         pre_port: list[Tensor] = []
         out, activity = None, W.new_zeros(())
+        outs: list[Tensor] = []
         again: list[Tensor] = []
         buffer = None
         if plan.uniform and I > 2:
@@ -190,11 +194,12 @@ class Iterate(torch.autograd.Function):
                 drives = again[-len(rows) :]
             else:
                 drives = [b[r].expand(x.shape[0], -1) for r in rows]
-            if plan.residual_output or last:
+            if plan.residual_output or last or every:
                 Z = torch.addmm(drives[-1], before, block(W, plan.port, came).T)
                 pre_port.append(Z)
                 read = Z if plan.linear_output else Z.relu()
-                out = read if out is None else out + read
+                out = read if out is None or not plan.residual_output else out + read
+                outs.append(out)
             if last:
                 break
             k, width = plan.n_fixed[level], plan.n_fixed[level] + plan.n_free[level]
@@ -214,8 +219,8 @@ class Iterate(torch.autograd.Function):
             N.append(now)
         ctx.save_for_backward(W, b, *frames, *N, *rectified, *pre_port)
         ctx.plan, ctx.costs, ctx.n_frames = plan, costs, len(frames)
-        ctx.slab = slab
-        return out, activity
+        ctx.slab, ctx.every = slab, every
+        return torch.stack(outs) if every else out, activity
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -226,6 +231,7 @@ class Iterate(torch.autograd.Function):
         frames, saved = saved[: ctx.n_frames], saved[ctx.n_frames :]
         N, rectified, pre_port = saved[:I], saved[I : 2 * I], saved[2 * I :]
         slab: Slab | None = ctx.slab
+        d_read = d_outs = d_out  # (B, D_out); (I, B, D_out) of every readout
         dW = torch.zeros_like(W) if slab is None else slab.take(W, plan)
         db = torch.zeros_like(b)
         written: set[tuple[str, bool]] = set()
@@ -258,9 +264,11 @@ class Iterate(torch.autograd.Function):
                 if driven and not one_drive:
                     add("T", True, dZ, frame, T, plan.inputs)
                 to_free.append(dZ)
-            if level == I or plan.residual_output:
-                pre = pre_port[level - 1 if plan.residual_output else 0]
-                dP = d_out if plan.linear_output else d_out * (pre > 0)
+            if level == I or plan.residual_output or ctx.every:
+                pre = pre_port[level - 1 if plan.residual_output or ctx.every else 0]
+                if ctx.every:  # what is added at l stands in all later readouts
+                    d_read = d_outs[level - 1 :].sum(0) if plan.residual_output else d_outs[level - 1]
+                dP = d_read if plan.linear_output else d_read * (pre > 0)
                 _add_rows(db, plan.port, dP.sum(0))
                 if driven and not one_drive:
                     add("P", True, dP, frame, plan.port, plan.inputs)
@@ -278,7 +286,7 @@ class Iterate(torch.autograd.Function):
             before = torch.cat(N[1 : I - 1]) if plan.refed[1] is not None else _stacked(N[1 : I - 1])
             add("T", False, torch.cat(to_free[-2::-1]), before, plan.free[1], plan.senders[1])
         # a second handle on the slab: autograd takes over what nobody else holds, and copies the rest
-        return None, dW if slab is None else dW.detach(), db, None, None, None, None
+        return None, dW if slab is None else dW.detach(), db, None, None, None, None, None
 
 
 def _sum(parts: list[Tensor]) -> Tensor:

@@ -114,11 +114,19 @@ class URN(nn.Module):
         return self.forward_with_activity(x, port, (0.0,) * (self.iterations + 1))[0]
 
     def forward_with_activity(
-        self, x: Tensor, port: str | None, costs: Sequence[float], *, literal: bool = False, ports: bool = False
+        self,
+        x: Tensor,
+        port: str | None,
+        costs: Sequence[float],
+        *,
+        literal: bool = False,
+        ports: bool = False,
+        every: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Logits (B, D_out), and the activity term sum over l = 1..I-1 of costs[l] * sum |N^(l)| over free hidden
         neurons (paper eq 5; the batch's reduction is in the costs). literal: l = I too. ports: the input neurons and
-        the port too, the residual inputs in them included. Either asks for full products, as eq 5 is written."""
+        the port too, the residual inputs in them included. Either asks for full products, as eq 5 is written.
+        every: the logits of each readout, l = 1..I, (I, B, D_out) in the place of the last."""
         self._check(x)
         watch = self.watch if torch.is_grad_enabled() else None  # what is only looked at decides nothing
         if self.outputs_send or x.requires_grad or literal or ports:
@@ -133,9 +141,10 @@ class URN(nn.Module):
             last = self.iterations + 1 if literal else self.iterations
             terms = [costs[level] * states[level][:, counted].abs().sum() for level in range(1, last)]
             activity = sum(terms, self.W.new_zeros(()))
-            return states[-1][:, self._port(port)], activity
+            index = self._port(port)
+            return (torch.stack([N[:, index] for N in states[1:]]) if every else states[-1][:, index]), activity
         slab = self._slab if self.recycle_gradient and self.W.grad is None else None
-        return Iterate.apply(x, self.W, self.b, self._plan(port), costs, watch, slab)  # type: ignore
+        return Iterate.apply(x, self.W, self.b, self._plan(port), costs, watch, slab, every)  # type: ignore
 
     def states(self, x: Tensor, port: str | None = None) -> list[Tensor]:
         """[N^(0), ..., N^(I)], each (B, S): the update rule to the letter, with full products. The reference for

@@ -14,7 +14,7 @@ The same constant means different things under the three methods:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,7 @@ from urn.geometry import Layout, Metric
 
 METHODS = ("subgradient", "prox_adam", "prox_decoupled")
 REDUCTIONS = ("mean", "sum")
+Early = Sequence[tuple[slice | Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Penalty:
 
     weight: c_W. activity: c_N, times l ** activity_growth at iteration l (0 is the paper's). synapse_length: c_syn,
     with the metric's beta (eq 8) and gamma. literal: the activity at l = I counts too, as in eq 5. ports: so does that
-    of input and output neurons. Raises ValueError for unknown names and negative prices.
+    of input and output neurons. early_readout: share of the task's loss that is taken at the readouts before the last
+    (`early_loss`), so that an answer which comes late costs something; 0 is the paper's. Raises ValueError
+    for unknown names, negative prices and other shares than 0 to 1.
     """
 
     method: str = "prox_decoupled"
@@ -45,6 +48,7 @@ class Penalty:
     gamma: float = 1.0
     literal: bool = False
     ports: bool = False
+    early_readout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -53,6 +57,8 @@ class Penalty:
             raise ValueError(f"activity_reduction is mean or sum, not {self.activity_reduction!r}")
         if min(self.weight, self.activity, self.synapse_length) < 0:
             raise ValueError("penalties cannot be negative")
+        if not 0 <= self.early_readout <= 1:
+            raise ValueError(f"early_readout is a share of the loss, from 0 to 1, not {self.early_readout}")
 
     @property
     def metric(self) -> Metric:
@@ -98,6 +104,22 @@ def literal_penalty(
         total = total + costs[level] * states[level][:, neurons].abs().sum()
     price = penalty.price(layout, slice(None))
     return total + (W.abs() * price).sum()
+
+
+def early_readouts(readouts: Tensor) -> Tensor:
+    """Those of (I, B, D_out) that stand before the last: l = 2..I-1. At l = 1 the port has read the input alone; where
+    nothing lies between, the last is its own early one."""
+    return readouts[1:-1] if len(readouts) > 2 else readouts[-1:]
+
+
+def early_loss(criterion: Callable[[Tensor, Tensor], Tensor], early: Early, y: Tensor) -> Tensor:
+    """The mean over `early` of the task's loss, a mean over samples as well. early: samples and their readouts
+    (L, n, D_out), together those of the whole batch y (B,)."""
+    total = torch.zeros((), device=y.device)
+    for rows, readouts in early:
+        L, n, _ = readouts.shape
+        total = total + n / len(y) * criterion(readouts.flatten(0, 1), y[rows].repeat(L))
+    return total
 
 
 def soft_threshold_(W: Tensor, threshold: Tensor | float, scratch: Tensor | None = None) -> Tensor:
