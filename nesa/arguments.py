@@ -18,6 +18,7 @@ _EPILOG = """examples:
   nesa run curricula/vision.yaml training.epochs=3 tasks.shapes.training.lr=1e-3 --seeds 0,1,2
   nesa resume runs/vision-20250101-120000
   nesa verify runs/vision-20250101-120000
+  nesa prove runs/vision-20250101-120000
 
 exit codes: 0 done, 1 the run failed, 2 wrong input, 130 interrupted, 143 terminated
 """
@@ -106,6 +107,18 @@ def _parser() -> argparse.ArgumentParser:
     verify = command("verify", "re-check every promise on a stored run", "example:\n  nesa verify runs/mine\n")
     verify.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     verify.add_argument("--data", type=Path, metavar="DIR", help=_DATA)
+
+    prove = command(
+        "prove",
+        "keep only the synapses that a run's structure names, and compare the outputs",
+        "example:\n  nesa prove runs/mine --task edges\n\nFor each task: the blocks from each level to the next alone, "
+        "then with the skip,\nlateral and feedback blocks that the structure names, then the network as plain dense\n"
+        "layers. Exit code 1 when one of the last two gives another prediction on some sample,\nor outputs more than "
+        "1e-5 away.\n",
+    )
+    prove.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    prove.add_argument("--task", metavar="NAME", help="this task only")
+    prove.add_argument("--data", type=Path, metavar="DIR", help=_DATA)
 
     command(
         "schema",

@@ -154,6 +154,16 @@ def _verify(args: argparse.Namespace) -> int:
     return 1 if failed or not checks else 0
 
 
+def _prove(args: argparse.Namespace) -> int:
+    from nesa.evidence import prove
+
+    failed = 0
+    for found in prove(args.run, args.task, args.data):
+        failed += not found.holds
+        print("\n".join(found.lines()), flush=True)
+    return 1 if failed else 0
+
+
 def _schema(args: argparse.Namespace) -> int:
     import json
 
@@ -169,6 +179,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": _check,
     "tasks": _tasks,
     "verify": _verify,
+    "prove": _prove,
     "schema": _schema,
 }
 

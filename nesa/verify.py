@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -202,23 +202,30 @@ class _Verification:
         yield promises.scores(after, whole[: names.index(after) + 1], learner.accuracy, self.events, same)
 
     def _data(self, task: str) -> TaskData | str:
-        """The data that the run had, or why they cannot be had. RunFolderError when those here are others."""
         if self.curriculum is None:
             return "the curriculum cannot be used"
-        started = next(e for e in self.events if e["event"] == "task_started" and e["task"] == task)
-        curriculum, places = _as_used(self.curriculum, started), DataDirs(self.data)
-        config = curriculum.tasks[started["index"]]
-        if tasks.find(config.source).foreign:  # whoever made this folder could name any function
-            return f"{config.source} is somebody's code, which is not run here"
-        if not tasks.available(config.source, config.params, places):
-            return f"the data of {config.source} are not on this machine; name their folder with --data"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the run has said them
-            data = load_task(curriculum, started["index"], places)
-        names, digests = self.events[0]["tasks"], self.events[0]["data"]
-        if data_digest(data) != digests[names.index(task)]:
-            raise RunFolderError(f"the data of {task} are not those of the run, so nothing can be measured on them")
-        return data
+        return stored_data(self.curriculum, self.events, task, self.data)
+
+
+def stored_data(
+    curriculum: Curriculum, events: Sequence[Mapping[str, Any]], task: str, data: Path | None
+) -> TaskData | str:
+    """The data that a stored run had for a task, or why they cannot be had. events: of the run. data: the folder of
+    data sets, as for `nesa run`. RunFolderError when those here are others."""
+    started = next(e for e in events if e["event"] == "task_started" and e["task"] == task)
+    as_used, places = _as_used(curriculum, started), DataDirs(data)
+    config = as_used.tasks[started["index"]]
+    if tasks.find(config.source).foreign:  # whoever made this folder could name any function
+        return f"{config.source} is somebody's code, which is not run here"
+    if not tasks.available(config.source, config.params, places):
+        return f"the data of {config.source} are not on this machine; name their folder with --data"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run has said them
+        found = load_task(as_used, started["index"], places)
+    names, digests = events[0]["tasks"], events[0]["data"]
+    if data_digest(found) != digests[names.index(task)]:
+        raise RunFolderError(f"the data of {task} are not those of the run, so nothing can be measured on them")
+    return found
 
 
 def _as_used(curriculum: Curriculum, started: Mapping[str, Any]) -> Curriculum:
