@@ -12,7 +12,8 @@
 Each finished run is a row of docs/results/rows/spheres_STUDY.csv; rows that are there are not computed again, and
 `--most` stops after so many new ones. `--table` prints means and spreads of what is there and trains nothing. Two
 shells in 10 dimensions, 4,000 training samples; 2,000 others are the validation and 2,000 more the test set. Penalties
-act as subgradients, as in the paper; neurons that stay silent for a whole epoch leave (urn.compaction).
+act as subgradients, as in the paper. Neurons that stay silent for a whole epoch leave (urn.compaction), and those
+silent at one l are left out at this l until the next tenth epoch.
 """
 
 from __future__ import annotations
@@ -39,12 +40,15 @@ from urn.structure import layer_widths, levels, measure, proof, readout_depth
 
 D, TRAIN, TEST = 10, 4000, 4000  # the test half of the data is validation and test, 2,000 each
 PORT = "shells"
+RENEW = 10  # epochs: all l of all neurons left are computed again, in case one that was silent at some l no longer is
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Which run a row is. Penalties: c_W and c_N as in the paper's eq 5, summed over the batch or averaged. Shell s
-    lies from inner + s * spacing to that + thickness; all samples are scaled to unit variance."""
+    """Which run a row is. Penalties: c_W and c_N as in the paper's eq 5, summed over the batch or averaged; `literal`
+    charges the activity of all neurons at all l >= 1, as eq 5 does, and not that of hidden ones at l < I alone.
+    `inputs_receive`: input neurons are ordinary neurons after l = 0, as in the paper. Shell s lies from
+    inner + s * spacing to that + thickness; all samples are scaled to unit variance."""
 
     rule: str = "plain"
     S: int = 5000
@@ -54,6 +58,8 @@ class Setting:
     reduction: str = "sum"
     batch: int = 128
     output: str = "linear"
+    literal: bool = True
+    inputs_receive: bool = True
     inner: float = 1.0
     spacing: float = 1.0
     thickness: float = 0.5
@@ -88,21 +94,27 @@ def train(s: Setting, data: Data) -> tuple[URN, list[int]]:
     """The network after the last epoch, and the neurons in its working set after each epoch."""
     torch.manual_seed(s.seed)
     urn = URN(Layout.flat(s.S, D, {PORT: 2}), s.I, s.rule, s.output)
+    if not s.inputs_receive:
+        urn.W.data[urn.layout.inputs] = 0
+        fixed = torch.zeros(urn.S, dtype=torch.bool).index_fill(0, urn.layout.inputs, True)
+        urn.become(urn.layout, urn.W.data, urn.b.data, fixed)
     penalty = Penalty("subgradient", s.weight, s.activity, s.reduction)
     optimizer = Proximal(urn, "adam", s.lr, penalty=penalty)
     urn.recycle_gradient = True
     generator, left = torch.Generator().manual_seed(s.seed), []
-    for _ in range(s.epochs):
+    for epoch in range(s.epochs):
         watch = urn.watch = Watch(urn)
         for pick in torch.randperm(len(data.x), generator=generator).split(s.batch):
             optimizer.zero_grad()
-            logits, activity = urn.forward_with_activity(data.x[pick], PORT, penalty.activity_costs(s.I, len(pick)))
+            costs = penalty.activity_costs(s.I, len(pick))
+            logits, activity = urn.forward_with_activity(data.x[pick], PORT, costs, literal=s.literal, ports=s.literal)
             (torch.nn.functional.cross_entropy(logits, data.y[pick]) + activity).backward()
             optimizer.step()
         keep = watch.awake()
         keep[urn.layout.inputs] = keep[urn.layout.ports[PORT]] = True
         if not bool(keep.all()):
             keep_only(urn, keep.nonzero().flatten(), optimizer)
+        urn.declare_silent(None if (epoch + 1) % RENEW == 0 else ~watch.fired[:, keep])
         left.append(len(urn.layout.hidden))
     return urn, left
 

@@ -1,0 +1,380 @@
+"""Grey CIFAR-10 on a grid with a price on synaptic length (the paper's section 3, figure 6), at a small scale.
+
+    NESA_DATA=DIR PYTHONPATH=. python benchmarks/geometry.py STUDY [--most N] [--table]
+
+    prices      what a unit of length, weight and activity costs, to be judged on validation; also the phase over length
+    main        with and without the length term, 3 seeds
+    controls    what could refute locality: pixels permuted (the gain must vanish), distances shuffled (locality in the
+                true metric must vanish), Gaussian images with each class's mean and covariance, no length term
+    depth       I = 2, 3, 4, 6: is the deepest readout that is allowed used?
+    anchors     a linear model, an MLP of equal live size and a locally connected net, same images, batches and epochs
+
+Scale: 16 x 16 x 4 neurons and the output port at the centre of the last plane, I = 4, residual output, linear outputs,
+input neurons only send; 10,000 training images, 1,000 for validation, the 10,000 test images; no augmentation, which
+would tell the anchors and the permuted control about geometry. Penalties act as proximal steps in Adam's metric, so
+that a synapse that is gone is exactly zero. Each finished run is a row of docs/results/rows/geometry_STUDY.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+from rows import Rows
+from torch import Tensor, nn
+
+from nesa.tasks import DataDirs, load
+from urn.activity import Activity
+from urn.compaction import Watch, keep_only
+from urn.embedding import extract
+from urn.geometry import Layout, Metric
+from urn.network import URN
+from urn.optim import Proximal
+from urn.penalties import Penalty
+from urn.structure import locality, measure, proof
+
+VALIDATION, CLASSES = 1000, 10
+PORT = "cifar10"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which run a row is. model: urn, linear, mlp, local. images: photos, permuted (one order of pixels for all
+    images) or gaussian. metric: true, or shuffled (neurons trade their places for the length term). hidden: of the
+    MLP. radius: of the locally connected net's neighbourhoods, in neurons."""
+
+    model: str = "urn"
+    images: str = "photos"
+    metric: str = "true"
+    X: int = 16
+    Z: int = 4
+    I: int = 4
+    train: int = 10_000
+    weight: float = 1e-5
+    activity: float = 1e-3
+    length: float = 0.0
+    beta: float = 16.0
+    batch: int = 128
+    lr: float = 1e-3
+    epochs: int = 20
+    hidden: int = 0
+    radius: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Normalised x (n, D_in) and y (n,)."""
+
+    x: Tensor
+    y: Tensor
+    val_x: Tensor
+    val_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+
+
+@functools.cache
+def photos(X: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    found = load("cifar10", {}, size=(X, X), channels=1, data=DataDirs(None))
+    train_x, test_x = (torch.tensor(np.asarray(x)).reshape(len(x), -1) for x in (found.train_x, found.test_x))
+    return train_x, torch.tensor(found.train_y), test_x, torch.tensor(found.test_y)
+
+
+def make_data(s: Setting) -> Data:
+    train_x, train_y, test_x, test_y = photos(s.X)
+    generator = torch.Generator().manual_seed(s.seed)
+    order = torch.randperm(len(train_x), generator=generator)[: s.train + VALIDATION]
+    x, y, test = train_x[order].float(), train_y[order], test_x.float()
+    if s.images == "permuted":
+        pixels = torch.randperm(x.shape[1], generator=generator)
+        x, test = x[:, pixels], test[:, pixels]
+    elif s.images == "gaussian":
+        x, test = _gaussian(train_x, train_y, y, generator), _gaussian(train_x, train_y, test_y, generator)
+    std, mean = torch.std_mean(x[: s.train])
+    x, test, n = (x - mean) / std, (test - mean) / std, s.train
+    return Data(x[:n], y[:n], x[n:], y[n:], test, test_y)
+
+
+def _gaussian(photos: Tensor, labels: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """(len(y), D_in) Gaussian images, each class with the mean and covariance of its photos."""
+    x = torch.empty(len(y), photos.shape[1])
+    for k in range(CLASSES):
+        of_class = photos[labels == k].double()
+        power, axes = torch.linalg.eigh(torch.cov(of_class.T))
+        z = torch.randn(int((y == k).sum()), len(power), generator=generator, dtype=torch.float64)
+        x[y == k] = (of_class.mean(0) + (z * power.clamp(min=0).sqrt()) @ axes.T).float()
+    return x
+
+
+# Models: trained on the same batches for as many steps, at one rate that falls along half a cosine -------------------
+
+
+def train_urn(s: Setting, data: Data) -> tuple[URN, Layout]:
+    """The network, and its layout with the true places of its neurons."""
+    torch.manual_seed(s.seed)
+    true = Layout.grid((s.X, s.X, s.Z), 1, {PORT: CLASSES})
+    layout = true
+    if s.metric == "shuffled":
+        layout = replace(true, positions=true.positions[torch.randperm(true.S)])
+    urn = URN(layout, s.I, "residual_output", "linear")
+    W = urn.W.data
+    W[layout.inputs] = 0
+    urn.become(layout, W, urn.b.data, torch.zeros(urn.S, dtype=torch.bool).index_fill(0, layout.inputs, True))
+    penalty = Penalty("prox_adam", s.weight, s.activity, "mean", synapse_length=s.length, beta=s.beta)
+    optimizer = Proximal(urn, "adam", s.lr, penalty=penalty)
+    urn.recycle_gradient = True
+    watch = urn.watch = Watch(urn)
+    for pick, first in _batches(s, len(data.x), optimizer):
+        if first:
+            keep = watch.awake()
+            keep[urn.layout.inputs] = keep[urn.layout.ports[PORT]] = True
+            if watch.batches and not bool(keep.all()):
+                index = keep.nonzero().flatten()
+                true = true.take(index)
+                keep_only(urn, index, optimizer)
+            watch = urn.watch = Watch(urn)
+        watch.batches += 1
+        optimizer.zero_grad()
+        logits, activity = urn.forward_with_activity(data.x[pick], PORT, penalty.activity_costs(s.I, len(pick)))
+        (nn.functional.cross_entropy(logits, data.y[pick]) + activity).backward()
+        optimizer.step()
+    return urn, true
+
+
+class Local(nn.Module):
+    """Planes of X x X rectified neurons, each reading those of the plane before within `radius`, then a dense output:
+    a locally connected net, weights not shared."""
+
+    def __init__(self, X: int, planes: int, radius: int):
+        super().__init__()
+        place = torch.arange(X * X)
+        near = ((place[:, None] // X - place // X).abs() <= radius) & ((place[:, None] % X - place % X).abs() <= radius)
+        self.near: Tensor
+        self.register_buffer("near", near.float())
+        self.planes = nn.ModuleList(nn.Linear(X * X, X * X) for _ in range(planes))
+        for plane in self.planes:
+            std = math.sqrt(2 / (2 * radius + 1) ** 2)
+            nn.init.normal_(plane.weight, std=std)  # type: ignore[arg-type]
+        self.out = nn.Linear(X * X, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for plane in self.planes:
+            x = nn.functional.linear(x, plane.weight * self.near, plane.bias).relu()  # type: ignore[arg-type]
+        return self.out(x)
+
+
+def train_anchor(s: Setting, data: Data) -> tuple[nn.Module, float]:
+    """The anchor after the last epoch and, by validation after each epoch, the best one's accuracy on test data."""
+    torch.manual_seed(s.seed)
+    d_in = s.X**2
+    if s.model == "linear":
+        model: nn.Module = nn.Linear(d_in, CLASSES)
+    elif s.model == "mlp":
+        model = nn.Sequential(nn.Linear(d_in, s.hidden), nn.ReLU(), nn.Linear(s.hidden, CLASSES))
+    else:
+        model = Local(s.X, s.Z - 1, s.radius)
+    optimizer = torch.optim.Adam(model.parameters(), lr=s.lr)
+    best = (-1.0, 0.0)
+    for pick, first in _batches(s, len(data.x), optimizer):
+        if first:
+            best = max(best, (_accuracy(model, data.val_x, data.val_y), _accuracy(model, data.test_x, data.test_y)))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(data.x[pick]), data.y[pick]).backward()
+        optimizer.step()
+    return model, max(best, (_accuracy(model, data.val_x, data.val_y), _accuracy(model, data.test_x, data.test_y)))[1]
+
+
+def _batches(s: Setting, n: int, optimizer: torch.optim.Optimizer) -> Iterable[tuple[Tensor, bool]]:
+    """(B,) indices, and whether an epoch begins with them; sets the rate on the way."""
+    generator, steps = torch.Generator().manual_seed(s.seed), s.epochs * (n // s.batch)
+    for epoch in range(s.epochs):
+        order = torch.randperm(n, generator=generator)
+        for k in range(n // s.batch):
+            done = epoch * (n // s.batch) + k
+            optimizer.param_groups[0]["lr"] = s.lr * (1 + math.cos(math.pi * done / steps)) / 2
+            yield order[k * s.batch : (k + 1) * s.batch], k == 0
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    return sum(int((model(a).argmax(1) == b).sum()) for a, b in zip(x.split(1000), y.split(1000), strict=True)) / len(y)
+
+
+# Measures -----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def describe(urn: URN, true: Layout, data: Data, s: Setting) -> dict:
+    """Activity and depths on validation data, accuracy and proof on test data, lengths in the true metric."""
+    activity, right = Activity(), [0.0] * s.I
+    for x, y in zip(data.test_x.split(1000), data.test_y.split(1000), strict=True):
+        for level, logits in enumerate(urn.readouts(x, PORT)):
+            right[level] += float((logits.argmax(1) == y).sum()) / len(data.test_y)
+    activity.update(urn.states(data.val_x, PORT))
+    generator, metric = torch.Generator().manual_seed(s.seed), Metric(s.beta)
+    found = measure(
+        urn.W.data, activity, true, PORT, residual_output=True, scores=right, margin=0.01, metric=metric,
+        generator=generator,
+    )  # fmt: skip
+    whole = proof(urn.double(), data.test_x.double(), PORT, skips=None)
+    chain = proof(urn, data.test_x.double(), PORT)
+    module, port = extract(urn, PORT), true.ports[PORT]
+    pairs = ((urn(x, PORT), module(x)) for x in data.test_x.double().split(1000))
+    from_input = torch.zeros_like(urn.W)  # the synapses out of the image alone, as receptive fields
+    from_input[:, true.inputs] = urn.W.data[:, true.inputs]
+    from_input[port] = 0
+    fields = locality(from_input, true.positions, metric, generator)
+    assert found.locality is not None and found.shares_by_plane is not None
+    return {
+        "accuracy_val": _accuracy(urn, data.val_x.double(), data.val_y),
+        "accuracy_test": right[-1],
+        "accuracy_best": None,
+        "accuracy_train": _accuracy(urn, data.x.double(), data.y),
+        "neurons": found.active,
+        "synapses": found.live_synapses,
+        "forward": found.shares_by_plane.feedforward,
+        "lateral": found.shares_by_plane.lateral,
+        "backward": found.shares_by_plane.feedback,
+        "mean_length": found.locality.length,
+        "shuffled_length": found.locality.shuffled,
+        "locality": found.locality.ratio,
+        "fields": fields.ratio,
+        "readout": found.depth_readout,
+        "readout_scores": tuple(right),
+        "graph_depth": found.depth_graph,
+        "mean_depth": found.depth_mean,
+        "widths": found.widths,
+        "skip_share": found.skip_share,
+        "on_cycles": sum(found.recurrent),
+        "chain_kept": chain.kept,
+        "chain_same": chain.same_predictions,
+        "named_kept": whole.kept,
+        "named_same": whole.same_predictions,
+        "named_difference": whole.max_difference,
+        "extract_difference": max(float((y - z).abs().max()) for y, z in pairs),
+        "nonzero": whole.nonzero,
+    }
+
+
+MEASURES = (  # the columns that `describe` fills
+    "accuracy_val", "accuracy_test", "accuracy_best", "accuracy_train", "neurons", "synapses", "forward", "lateral",
+    "backward", "mean_length", "shuffled_length", "locality", "fields", "readout", "readout_scores", "graph_depth",
+    "mean_depth", "widths", "skip_share", "on_cycles", "chain_kept", "chain_same", "named_kept", "named_same",
+    "named_difference", "extract_difference", "nonzero",
+)  # fmt: skip
+
+
+def row(s: Setting) -> dict:
+    data, began = make_data(s), time.perf_counter()
+    if s.model == "urn":
+        urn, true = train_urn(s, data)
+        seconds = time.perf_counter() - began
+        return describe(urn, true, data, s) | {"seconds": seconds}
+    model, best = train_anchor(s, data)
+    seconds = time.perf_counter() - began
+    found = dict.fromkeys(MEASURES) | {
+        "accuracy_val": _accuracy(model, data.val_x, data.val_y),
+        "accuracy_test": _accuracy(model, data.test_x, data.test_y),
+        "accuracy_best": best,
+        "accuracy_train": _accuracy(model, data.x, data.y),
+        "neurons": {"linear": 0, "mlp": s.hidden, "local": (s.Z - 1) * s.X**2}[s.model],
+        "synapses": _synapses(model),
+    }
+    return found | {"seconds": seconds}
+
+
+def _synapses(model: nn.Module) -> int:
+    if isinstance(model, Local):
+        return len(model.planes) * int(model.near.sum()) + model.out.weight.numel()
+    return sum(p.numel() for p in model.parameters() if p.dim() == 2)
+
+
+# The studies --------------------------------------------------------------------------------------------------------
+
+WITHOUT = Setting(weight=3e-5)
+WITH = Setting(weight=1e-5, length=1e-5)
+
+
+def prices() -> Iterable[Setting]:
+    for length in (1e-5, 3e-5, 1e-4, 3e-6):
+        yield replace(WITH, length=length)
+    for weight in (1e-5, 3e-5, 1e-4, 3e-4):
+        yield replace(WITHOUT, weight=weight)
+
+
+def main_contrast() -> Iterable[Setting]:
+    for seed in range(3):
+        yield replace(WITH, seed=seed)
+        yield replace(WITHOUT, seed=seed)
+
+
+def controls() -> Iterable[Setting]:
+    for seed in range(3):
+        for s in (WITH, WITHOUT):
+            yield replace(s, images="permuted", seed=seed)
+        yield replace(WITH, metric="shuffled", seed=seed)
+        yield replace(WITHOUT, images="gaussian", seed=seed)
+
+
+def depth() -> Iterable[Setting]:
+    for seed in range(3):
+        for I in (2, 3, 4, 6):
+            yield replace(WITH, I=I, seed=seed)
+
+
+def anchors() -> Iterable[Setting]:
+    none = Setting(weight=0.0, activity=0.0, I=1)
+    for seed in range(3):
+        yield replace(none, model="linear", seed=seed)
+        yield replace(none, model="mlp", hidden=LIVE, seed=seed)
+        yield replace(none, model="local", radius=2, seed=seed)
+
+
+LIVE = 256  # hidden neurons of the MLP: what is live in `main`, with the length term
+
+STUDIES = {"prices": prices, "main": main_contrast, "controls": controls, "depth": depth, "anchors": anchors}
+
+
+def table(rows: list[dict[str, str]]) -> None:
+    """Mean and standard deviation over seeds, one line for each setting."""
+    groups: dict[tuple, list[dict[str, str]]] = {}
+    keys = [name for name in asdict(WITH) if name != "seed" and len({r[name] for r in rows}) > 1]
+    for r in rows:
+        groups.setdefault(tuple(r[name] for name in keys), []).append(r)
+    for values, group in groups.items():
+        print(dict(zip(keys, values, strict=True)), f"{len(group)} seed(s)")
+        shown = []
+        for name in (*MEASURES, "seconds"):
+            found = [float(r[name]) for r in group if r[name] and " " not in r[name]]
+            if found:
+                spread = f" ± {statistics.stdev(found):.2g}" if len(found) > 1 else ""
+                shown.append(f"{name} {statistics.mean(found):.4g}{spread}")
+        print("   ", ", ".join(shown))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--most", type=int, default=1000)
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    rows = Rows.of(f"geometry_{args.study}")
+    if args.table:
+        return table(rows.rows)
+    todo = [s for s in STUDIES[args.study]() if not rows.has(**asdict(s))]
+    for s in todo[: args.most]:
+        found = row(s)
+        rows.add(**asdict(s), **found)
+        print(s, found, flush=True)
+
+
+if __name__ == "__main__":
+    main()
