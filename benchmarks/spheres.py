@@ -134,6 +134,7 @@ def describe(urn: URN, data: Data) -> dict:
     fires[hidden] = activity.active[1 : urn.iterations].any(0)[hidden]
     varying = torch.zeros(urn.S, dtype=torch.bool)
     varying[hidden] = activity.varies[1 : urn.iterations].any(0)[hidden]
+    peak = activity.mean[1 : max(urn.iterations, 2)].argmax(0) + 1  # where a neuron is most active
     right = [float((N[:, port].argmax(1) == data.test_y).double().mean()) for N in states[1:]]
     changed = cut(urn, (level >= 2) & varying)(x, PORT).argmax(1) != logits.argmax(1)
     chain, named = proof(urn, x, PORT), proof(urn, x, PORT, skips=None)
@@ -141,6 +142,7 @@ def describe(urn: URN, data: Data) -> dict:
     W, threshold = sparsest(urn, data.val_x.double())
     pruned = urn.part(torch.arange(urn.S))
     pruned.become(urn.layout, W, urn.b.data)
+    clean = proof(pruned, x, PORT)
     found = measure(
         W, Activity().update(pruned.states(x, PORT)), urn.layout, PORT, residual_output=urn.update.residual_output
     )
@@ -152,6 +154,7 @@ def describe(urn: URN, data: Data) -> dict:
         "active_1e3": int((loud.active[1 : urn.iterations].any(0) & fires).sum()),
         "constant": int((fires & ~varying).sum()),
         "widths": layer_widths(level, varying, max(urn.iterations - 1, 1)),
+        "widths_peak": tuple(int((peak[varying] == level).sum()) for level in range(1, max(urn.iterations, 2))),
         "readout": readout_depth(right, 0.0),
         "readout_1pt": readout_depth(right, 0.01),
         "cut_changes": int(changed.sum()),
@@ -165,6 +168,9 @@ def describe(urn: URN, data: Data) -> dict:
         "nonzero": named.nonzero,
         "extract_difference": float((module(x) - logits).abs().max()),
         "threshold": threshold,
+        "pruned_same": int((pruned(x, PORT).argmax(1) == logits.argmax(1)).sum()),
+        "pruned_chain_kept": clean.kept,
+        "pruned_chain_same": clean.same_predictions,
         "pruned_synapses": found.live_synapses,
         "pruned_active": found.active,
         "pruned_widths": found.widths,
