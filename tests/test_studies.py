@@ -1,0 +1,98 @@
+"""The parts of the studies in benchmarks/ that arithmetic can check. What they find is in docs/results/rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import geometry
+import spheres
+import torch
+from torch import nn
+
+from urn.embedding import embed
+
+
+def mlp_urn(update: str = "plain") -> tuple:
+    """10 inputs, 7 and 5 hidden neurons, 2 outputs, as a URN with the port of the studies."""
+    linear = [nn.Linear(n, m, bias=False, dtype=torch.float64) for n, m in ((10, 7), (7, 5), (5, 2))]
+    linear[1].weight.data.abs_()  # so that no neuron is silent and no output is a tie at zero
+    mlp = nn.Sequential(linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2])
+    return embed(mlp, update=update, port=spheres.PORT), mlp
+
+
+def data_of(mlp: nn.Module) -> spheres.Data:
+    x = torch.randn(600, 10, dtype=torch.float64)
+    y = mlp(x).argmax(1)
+    return spheres.Data(x[:200], y[:200], x[200:400], y[200:400], x[400:], y[400:])
+
+
+def test_an_embedded_mlp_is_described_as_what_it_is():
+    urn, mlp = mlp_urn()
+    urn.support = None
+    found = spheres.describe(urn, data_of(mlp))
+    assert (found["active"], found["widths"], found["widths_peak"]) == (12, (7, 5), (7, 5))
+    assert found["accuracy_test"] == 1.0 and found["chain_same"] == 200 and found["chain_difference"] < 1e-12
+    assert found["chain_kept"] == found["nonzero"] == 10 * 7 + 7 * 5 + 5 * 2
+    assert found["extract_difference"] < 1e-12 and found["named"] == "" and found["graph_depth"] == 3
+
+
+def test_noise_weights_that_change_no_prediction_are_found():
+    urn, mlp = mlp_urn()
+    urn.support = None
+    clean = urn.W.data.clone()
+    noise = torch.rand(clean.shape, dtype=torch.float64) * 1e-6
+    noise[:, urn.layout.ports[spheres.PORT]] = 0
+    urn.become(urn.layout, torch.where(clean == 0, noise, clean), urn.b.data)
+    data = data_of(mlp)
+    W, threshold = spheres.sparsest(urn, data.val_x)
+    assert threshold >= 1e-6 and torch.count_nonzero(W) <= torch.count_nonzero(clean)
+    assert spheres.describe(urn, data)["pruned_chain_same"] == 200
+
+
+def test_cut_neurons_send_nothing():
+    urn, _ = mlp_urn("residual_output")
+    second = torch.zeros(urn.S, dtype=torch.bool)
+    second[17:22] = True  # 10 inputs, 7, then 5 neurons
+    x = torch.randn(20, 10, dtype=torch.float64)
+    assert not spheres.cut(urn, second)(x).any() and urn(x).any()
+
+
+def test_gaussian_images_have_the_mean_and_covariance_of_their_class():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(10).repeat_interleave(400)
+    mix = torch.randn(6, 6, generator=generator)
+    photos = 10 * labels[:, None] + torch.rand(4000, 6, generator=generator) ** 3 @ mix
+    y = torch.zeros(20_000, dtype=torch.long)
+    x = geometry._gaussian(photos, labels, y, generator)
+    assert torch.allclose(x.mean(0), photos[:400].mean(0), atol=0.03)
+    assert torch.allclose(torch.cov(x.T), torch.cov(photos[:400].T), atol=0.03)
+
+
+def test_the_local_anchor_sees_its_neighbourhood_alone():
+    model = geometry.Local(X=7, planes=2, radius=1)
+    x = torch.rand(1, 49, requires_grad=True)
+    hidden = nn.functional.linear(x, model.planes[0].weight * model.near)  # type: ignore
+    hidden[0, 24].backward()
+    assert x.grad is not None
+    seen = x.grad.reshape(7, 7) != 0
+    assert seen.sum() == 9 and seen[2:5, 2:5].all()
+    assert geometry._synapses(model) == 2 * (25 * 9 + 20 * 6 + 4 * 4) + 490
+
+
+def test_every_study_has_settings_that_differ():
+    for module in (spheres, geometry):
+        for name, study in module.STUDIES.items():
+            settings = [tuple(asdict(s).values()) for s in study()]
+            assert settings and len(set(settings)) == len(settings), name
+
+
+def test_a_run_of_each_study_gives_a_row(monkeypatch):
+    found = spheres.row(replace(spheres.TINY, S=40, epochs=2, I=3))
+    assert found["active"] <= 28 and 0 <= found["accuracy_test"] <= 1 and len(found["widths"]) == 2
+    x, y = torch.randint(0, 256, (1300, 25), dtype=torch.uint8), torch.arange(1300) % 10
+    monkeypatch.setattr(geometry, "photos", lambda X: (x, y, x, y))
+    small = replace(geometry.WITH, X=5, Z=3, I=2, train=300, epochs=2)
+    for s in (small, replace(small, metric="shuffled", images="permuted"), replace(small, model="linear")):
+        row = geometry.row(s)
+        assert set(geometry.MEASURES) | {"seconds"} == row.keys()
+        assert row["accuracy_test"] > 0 and (s.model == "linear" or row["named_same"] == 1300)
