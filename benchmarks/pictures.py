@@ -1,0 +1,116 @@
+"""The figures of docs/results, drawn from the rows that are there.
+
+    PYTHONPATH=. python benchmarks/pictures.py [NAME ...]
+
+    sizes    active neurons and depth against S and I (spheres_size, spheres_iterations)
+    phase    neurons, depth and accuracy over the prices of weight and activity (spheres_phase)
+    length   accuracy, synapses and locality against the price of length (geometry_prices)
+
+Each is a PNG in docs/results, under 300 KB. A figure whose rows are not there yet is left out, and said.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from rows import FOLDER, Rows
+
+Found = list[dict[str, str]]
+RULES = {"plain": "tab:blue", "residual_output": "tab:orange"}
+
+
+def column(rows: Found, name: str) -> np.ndarray:
+    """(n,) numbers; NaN where there is none."""
+    return np.array([float(row[name] or "nan") for row in rows])
+
+
+def sizes() -> Figure | None:
+    size, iterations = Rows.of("spheres_size").rows, Rows.of("spheres_iterations").rows
+    if not iterations and not size:
+        return None
+    figure = Figure((9, 6), layout="constrained")
+    axes = figure.subplots(2, 2, sharey="row", squeeze=False)
+    for at, (rows, key, what) in enumerate(((size, "S", "neurons S"), (iterations, "I", "iterations I"))):
+        for rule, colour in RULES.items():
+            found = sorted((row for row in rows if row["rule"] == rule), key=lambda row: float(row[key]))
+            if not found:
+                continue
+            x = column(found, key)
+            axes[0, at].plot(x, column(found, "active"), "o-", color=colour, label=rule)
+            axes[1, at].plot(x, column(found, "readout"), "o-", color=colour, label=f"{rule}: readout")
+            axes[1, at].plot(x, column(found, "mean_depth"), "s:", color=colour, label=f"{rule}: mean")
+        axes[1, at].set_xlabel(what)
+        axes[1, at].legend(fontsize="small")
+    axes[0, 0].set(ylabel="active hidden neurons", ylim=(0, None))
+    axes[1, 0].set(ylabel="depth", ylim=(0, None))
+    for ax in axes.flat:
+        ax.grid(alpha=0.3)
+    return figure
+
+
+def phase() -> Figure | None:
+    rows = Rows.of("spheres_phase").rows
+    if not rows:
+        return None
+    weights, activities = (sorted({float(row[key]) for row in rows}) for key in ("weight", "activity"))
+    figure = Figure((11, 3.4), layout="constrained")
+    shown = (("active", "active hidden neurons"), ("mean_depth", "mean depth"), ("accuracy_test", "test accuracy"))
+    for ax, (name, title) in zip(figure.subplots(1, 3), shown, strict=True):
+        grid = np.full((len(weights), len(activities)), np.nan)
+        for row in rows:
+            grid[weights.index(float(row["weight"])), activities.index(float(row["activity"]))] = float(row[name])
+        image = ax.imshow(grid, origin="lower", cmap="viridis", aspect="auto")
+        for (i, j), value in np.ndenumerate(grid):
+            if np.isfinite(value):
+                ax.text(j, i, f"{value:.3g}", ha="center", va="center", color="w", fontsize=8)
+        ax.set_xticks(range(len(activities)), [f"{value:g}" for value in activities])
+        ax.set_yticks(range(len(weights)), [f"{value:g}" for value in weights])
+        ax.set(title=title, xlabel="price of activity", ylabel="price of weight")
+        figure.colorbar(image, ax=ax)
+    return figure
+
+
+def length() -> Figure | None:
+    rows = sorted((r for r in Rows.of("geometry_prices").rows if float(r["length"])), key=lambda r: float(r["length"]))
+    if not rows:
+        return None
+    x = column(rows, "length")
+    figure = Figure((10, 3.2), layout="constrained")
+    panels: Sequence[tuple[str, tuple[str, ...]]] = (
+        ("accuracy", ("accuracy_val", "accuracy_test", "accuracy_train")),
+        ("neurons", ("neurons",)),
+        ("length / shuffled, shares", ("locality", "forward", "lateral", "backward")),
+    )
+    colours = {"forward": "red", "lateral": "black", "backward": "green"}  # as in the paper's figure 6
+    for ax, (label, names) in zip(figure.subplots(1, 3), panels, strict=True):
+        for name in names:
+            ax.plot(x, column(rows, name), "o-", label=name, color=colours.get(name))
+        ax.set(xscale="log", xlabel="price of length", ylabel=label)
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize="small")
+    return figure
+
+
+FIGURES: dict[str, tuple[str, Callable[[], Figure | None]]] = {
+    "sizes": ("spheres-sizes.png", sizes),
+    "phase": ("spheres-phase.png", phase),
+    "length": ("geometry-length.png", length),
+}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or FIGURES:
+        file, draw = FIGURES[name]
+        figure = draw()
+        if figure is None:
+            print(f"{name}: no rows yet")
+            continue
+        figure.savefig(FOLDER.parent / file, dpi=90)
+        print(FOLDER.parent / file)
+
+
+if __name__ == "__main__":
+    main()
