@@ -19,6 +19,7 @@ _EPILOG = """examples:
   nesa resume runs/vision-20250101-120000
   nesa verify runs/vision-20250101-120000
   nesa prove runs/vision-20250101-120000
+  nesa compare runs/vision-20250101-120000 runs/mine --html compare.html
 
 exit codes: 0 done, 1 the run failed, 2 wrong input, 130 interrupted, 143 terminated
 """
@@ -119,6 +120,17 @@ def _parser() -> argparse.ArgumentParser:
     prove.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     prove.add_argument("--task", metavar="NAME", help="this task only")
     prove.add_argument("--data", type=Path, metavar="DIR", help=_DATA)
+    compare = command(
+        "compare",
+        "show runs side by side, task by task, with their differences",
+        "examples:\n  nesa compare runs/first runs/alone\n"
+        "  nesa compare runs/first-seed* runs/alone-seed* --html compare.html\n\n"
+        "Runs of one curriculum with different seeds become one column of means and spreads.\n",
+    )
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the folders of at least two runs")
+    for kind, what in (("html", "one page with curves, for any browser"), ("markdown", "the tables as Markdown")):
+        compare.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write {what}, too")
+    compare.add_argument("--csv", type=Path, metavar="FILE", help="write every number in full, too")
 
     command(
         "schema",

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nesa import arguments
-from nesa.errors import CurriculumError, NesaError, UserError
+from nesa.errors import CurriculumError, NesaError, RunFailed, UserError
 
 if TYPE_CHECKING:
     from nesa.config import Curriculum
@@ -162,6 +163,24 @@ def _prove(args: argparse.Namespace) -> int:
         failed += not found.holds
         print("\n".join(found.lines()), flush=True)
     return 1 if failed else 0
+def _compare(args: argparse.Namespace) -> int:
+    from nesa import leaflet
+    from nesa.compare import compare, likenesses
+
+    if len(args.runs) < 2:
+        raise UserError("compare takes two runs or more; the figures of one are in its tables and its report")
+    comparison = compare(args.runs)
+    pairs = likenesses(comparison)
+    print(leaflet.text(comparison, pairs), end="")
+    if args.html:
+        _write(args.html, leaflet.page(comparison, pairs))
+    if args.markdown:
+        _write(args.markdown, leaflet.markdown(comparison, pairs))
+    if args.csv:
+        _write(args.csv, leaflet.csv_text(comparison))
+    overlaid = ",".join(f"{name}:{folder}" for name, folder in leaflet.board_names(comparison))
+    print(f"\nsee: tensorboard --samples_per_plugin images=100 --logdir_spec {shlex.quote(overlaid)}")
+    return 0
 
 
 def _schema(args: argparse.Namespace) -> int:
@@ -180,6 +199,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "tasks": _tasks,
     "verify": _verify,
     "prove": _prove,
+    "compare": _compare,
     "schema": _schema,
 }
 
@@ -213,6 +233,19 @@ def _notes(curriculum: Curriculum) -> list[str]:
 
 def _where(folder: Path) -> None:
     print(f"run: {folder}\nsee: tensorboard --logdir {folder} --samples_per_plugin images=100")
+
+
+def _write(path: Path, text: str) -> None:
+    """A file that the user asked for by name, whole, with a line that says where it is."""
+    from nesa.folder import write_whole
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode())
+    except (OSError, RunFailed) as error:
+        reason = error.__cause__ or error
+        raise UserError(f"{path}: cannot be written ({getattr(reason, 'strerror', reason)})") from None
+    print(f"wrote {path}")
 
 
 @contextmanager

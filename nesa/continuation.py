@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from nesa.checkpoint import load_checkpoint
+from nesa.difference import differences
 from nesa.digest import digest, event_digest
 from nesa.environment import environment
 from nesa.errors import RunFolderError
@@ -105,28 +106,3 @@ def last_epoch(folder: Path, events: Sequence[Event], after: int) -> tuple[dict[
     if not after < count <= len(events) or event_digest(events[:count]) != state["events"]:
         return None, []  # of an earlier attempt
     return state, []
-
-
-def differences(before: Any, now: Any) -> list[str]:
-    """`key.path: OLD became NEW` for each place where two YAML trees differ."""
-    old, new = dict(_leaves("", before)), dict(_leaves("", now))
-    return [
-        f"{key}: {_shown(old, key)} became {_shown(new, key)}"
-        for key in dict.fromkeys([*old, *new])
-        if key not in old or key not in new or old[key] != new[key] or type(old[key]) is not type(new[key])
-    ]
-
-
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _leaves(f"{path}.{key}" if path else str(key), item)
-    elif isinstance(value, list) and value:
-        for at, item in enumerate(value):
-            yield from _leaves(f"{path}[{at}]", item)
-    else:
-        yield path, value
-
-
-def _shown(leaves: Mapping[str, Any], key: str) -> str:
-    return yaml.safe_dump(leaves[key], default_flow_style=True, width=1000).splitlines()[0] if key in leaves else "-"

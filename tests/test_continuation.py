@@ -1,11 +1,15 @@
-"""nesa.continuation: differences of two curricula in words. (What it refuses is tested with whole runs in test_run.)"""
+"""nesa.continuation and nesa.difference: differences of two curricula in words.
+
+What continuation refuses is tested with whole runs in test_run.
+"""
 
 from __future__ import annotations
 
 import pytest
 import yaml
 
-from nesa.continuation import SHOWN, check_curriculum, differences
+from nesa.continuation import SHOWN, check_curriculum
+from nesa.difference import differences, unlike
 from nesa.errors import RunFolderError
 
 TEXT = "name: a\ntraining: {epochs: 2, lr: 0.1}\ntasks:\n- {name: x, params: {}}\n- {name: y}\n"
@@ -43,3 +47,9 @@ def test_a_long_list_of_differences_is_cut_short(tmp_path):
         check_curriculum(tmp_path, events)
     assert str(caught.value).count("became") == SHOWN
     check_curriculum(tmp_path, [])  # a run that had not begun has nothing to compare with
+
+
+def test_trees_are_held_against_one_another():
+    trees = [{"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}}, {"a": 1, "b": {"d": True}}]
+    assert unlike(trees) == {"b.c": ["2", "3", "-"], "b.d": ["-", "-", "true"]}
+    assert unlike([{"a": 1}, {"a": 1}]) == {} and unlike([{"a": 1}, {"a": True}]) == {"a": ["1", "true"]}

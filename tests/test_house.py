@@ -20,11 +20,23 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 HEAVY = {"torch", "torchvision", "avalanche", "matplotlib", "skimage", "sklearn", "tensorboard", "scipy"}
 # These must stay light, with everything that they import in turn: --help, check, tasks and schema go through them.
-LIGHT = ("nesa", "nesa.cli", "nesa.arguments", "nesa.curriculum", "nesa.schema", "nesa.tasks", "nesa.tables")
+LIGHT = (
+    *("nesa", "nesa.cli", "nesa.arguments", "nesa.curriculum", "nesa.schema", "nesa.tasks", "nesa.tables"),
+    *("nesa.compare", "nesa.leaflet"),
+)
 RIVALS = {"nesa.rivals", "nesa.shared", "nesa.memory"}
 AVALANCHE = {"nesa.accumulating", "nesa.learner", "nesa.strategy"} | RIVALS
 TRAINING = {"nesa.run", "nesa.settling"} | AVALANCHE
-READERS = ("nesa.report", "nesa.compare", "nesa.curriculum", "nesa.schema", "nesa.tables", "nesa.figures")
+READERS = (
+    "nesa.report",
+    "nesa.compare",
+    "nesa.leaflet",
+    "nesa.curves",
+    "nesa.curriculum",
+    "nesa.schema",
+    "nesa.tables",
+    "nesa.figures",
+)
 DISTRIBUTIONS = {  # the name on the package index where it is not that of the module
     "PIL": "pillow",
     "avalanche": "avalanche-lib",
