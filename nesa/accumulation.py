@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from nesa.errors import RunFailed, UserError
+from nesa.packed import pack, unpack
 from urn.geometry import Layout
 from urn.network import URN
 
@@ -184,8 +185,7 @@ class Accumulation:
     # --- files ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and strings only, so that it loads with weights_only=True. W is stored sparse."""
-        place = self.W.nonzero()
+        """Tensors, numbers and strings only, so that it loads with weights_only=True. W is stored without its zeros."""
         return {
             "positions": self.layout.positions,
             "inputs": self.layout.inputs,
@@ -195,8 +195,7 @@ class Accumulation:
             "inputs_receive": self.inputs_receive,
             "owner": self.owner,
             "stored": self.stored,
-            "W_place": place.to(torch.int32),
-            "W_value": self.W[place[:, 0], place[:, 1]],
+            "W": pack(self.W),
             "b": self.b,
             "claims": [
                 {"name": c.name, "rule": asdict(c.rule), "members": c.members, "extra": c.extra} for c in self.claims
@@ -207,11 +206,9 @@ class Accumulation:
     def from_state_dict(state: dict[str, Any]) -> Accumulation:
         plane = None if state["plane"] is None else (state["plane"][0], state["plane"][1])
         layout = Layout(state["positions"], state["inputs"], state["ports"], plane)
-        self = Accumulation(layout, state["gain"], inputs_receive=state["inputs_receive"], dtype=state["W_value"].dtype)
-        self.owner, self.stored, self.b = state["owner"], state["stored"], state["b"]
-        self.W = state["W_value"].new_zeros(len(self.b), len(self.b))
-        rows, columns = state["W_place"].long().unbind(1)
-        self.W[rows, columns] = state["W_value"]
+        W = unpack(state["W"]) if "W" in state else _places(state)
+        self = Accumulation(layout, state["gain"], inputs_receive=state["inputs_receive"], dtype=W.dtype)
+        self.owner, self.stored, self.W, self.b = state["owner"], state["stored"], W, state["b"]
         self.claims = [Claim(c["name"], Rule(**c["rule"]), c["members"], c["extra"]) for c in state["claims"]]
         return self
 
@@ -240,3 +237,11 @@ class Accumulation:
         urn = URN(tiny, rule.iterations, rule.update, rule.output_activation, dtype=W.dtype)
         urn.become(layout, W, b, fixed)
         return urn
+
+
+def _places(state: dict[str, Any]) -> Tensor:
+    """W of the first checkpoints, which named the place of each weight."""
+    W = state["W_value"].new_zeros(len(state["b"]), len(state["b"]))
+    rows, columns = state["W_place"].long().unbind(1)
+    W[rows, columns] = state["W_value"]
+    return W

@@ -163,6 +163,8 @@ def _prove(args: argparse.Namespace) -> int:
         failed += not found.holds
         print("\n".join(found.lines()), flush=True)
     return 1 if failed else 0
+
+
 def _compare(args: argparse.Namespace) -> int:
     from nesa import leaflet
     from nesa.compare import compare, likenesses

@@ -14,7 +14,7 @@ from nesa.digest import digest, event_digest
 from nesa.environment import environment
 from nesa.errors import RunFolderError
 from nesa.folder import CURRICULUM, read_environment, task_folder
-from nesa.saved import FORMAT, TRAINING, read_state
+from nesa.saved import EARLIER, FORMAT, TRAINING, read_state
 
 SHOWN = 10  # differences that a message lists
 
@@ -89,20 +89,31 @@ def last_state(folder: Path, events: Sequence[Event]) -> tuple[int, dict[str, An
     return 0, None, notes
 
 
-def last_epoch(folder: Path, events: Sequence[Event], after: int) -> tuple[dict[str, Any] | None, list[str]]:
-    """What was kept of the task in hand at the end of an epoch, when its events[: state["count"]] are still there, and
-    a note when it is damaged. after: the number of events that finished tasks have."""
-    started = [event for event in events[after:] if event["event"] == "task_started"]
-    if len(started) != 1 or not (task_folder(folder, started[0]["task"]) / TRAINING).exists():
-        return None, []
+def last_step(folder: Path, events: Sequence[Event], after: int) -> tuple[dict[str, Any] | None, list[str]]:
+    """What was last kept of the task in hand, when its events[: state["count"]] are still there, and a note for each
+    damaged file that was passed over. after: the number of events that finished tasks have."""
+    started = [event["task"] for event in events[after:] if event["event"] == "task_started"]
+    notes: list[str] = []
+    for name in (TRAINING, EARLIER):
+        if len(started) != 1 or not (task_folder(folder, started[0]) / name).exists():
+            continue
+        try:
+            state = _kept(folder, started[0], name)
+        except RunFolderError as error:
+            notes.append(f"{error}; going back to what was kept before it")
+            continue
+        if after < state["count"] <= len(events) and event_digest(events[: state["count"]]) == state["events"]:
+            return state, notes
+    return None, notes  # nothing was kept, or by an earlier attempt: the task begins again
+
+
+def _kept(folder: Path, task: str, name: str) -> dict[str, Any]:
+    state = load_checkpoint(folder, task, name)
+    told = state.pop("digest", None) if isinstance(state, dict) else None
     try:
-        state = load_checkpoint(folder, started[0]["task"], TRAINING)
-        told = state.pop("digest", None) if isinstance(state, dict) else None
-        if told is None or told != digest(state) or state["format"] != FORMAT:
-            raise RunFolderError(f"{task_folder(folder, started[0]['task']) / TRAINING}: is not what the run wrote")
-    except RunFolderError as error:
-        return None, [f"{error}; training the task from its start"]
-    count = state["count"]
-    if not after < count <= len(events) or event_digest(events[:count]) != state["events"]:
-        return None, []  # of an earlier attempt
-    return state, []
+        whole = told is not None and told == digest(state) and state["format"] == FORMAT
+    except TypeError:
+        whole = False
+    if not whole:
+        raise RunFolderError(f"{task_folder(folder, task) / name}: is not what the run wrote")
+    return state

@@ -50,6 +50,18 @@ class NeuralPruningOptions:
     window: int = 100
 
 
+@dataclass
+class Healing:
+    """What a task has in hand between settling and its claim. fields: the figures of settling. W (n, n), b (n,): the
+    settled weights, whose non-zeros are the support; score: theirs on validation (0..1). epochs: of healing done."""
+
+    fields: dict[str, Any]
+    W: Tensor
+    b: Tensor
+    score: float
+    epochs: int = 0
+
+
 class NeuralPruning(SupervisedPlugin):
     """Train, settle, claim. Needs a strategy whose model is an `AccumulatingURN`.
 
@@ -83,6 +95,7 @@ class NeuralPruning(SupervisedPlugin):
         self.report = report or _warn
         self.settled: Settled | None = None
         self._held_out: tuple[Tensor, Tensor] | None = None
+        self._healing: Healing | None = None
 
     # --- before a task -------------------------------------------------------------------------------------------
 
@@ -109,7 +122,7 @@ class NeuralPruning(SupervisedPlugin):
         self._rates = [group["lr"] for group in strategy.optimizer.param_groups]
         self._steps = 0
         self._total = max(1, strategy.train_epochs * len(strategy.dataloader))
-        self._healing = False
+        self._healing = None
         self._watch(model.worker)
 
     # --- a step --------------------------------------------------------------------------------------------------
@@ -183,6 +196,22 @@ class NeuralPruning(SupervisedPlugin):
         worker.watch = None
         port = model.names[_label(strategy)]
         x, y = self._held_out or self.validation(strategy.experience)  # type: ignore[misc]
+        if self._healing is None:  # a run that was stopped while it healed has settled already
+            self._settle(strategy, x, y, port)
+        assert self._healing is not None
+        fields = self._healing.fields
+        if self.options.heal_epochs:
+            self._heal(strategy, x, y, port)
+        self._healing = None
+        fields["accuracy_val_after"] = accuracy(worker, x, y, port)
+        extra = self.extra(strategy.experience) if self.extra is not None else {}
+        model.finish(**extra)
+        strategy.optimizer.state.clear()
+        self.report("settled", {"task": port, **fields})
+
+    def _settle(self, strategy, x: Tensor, y: Tensor, port: str) -> None:
+        """Prunes the worker, says what the user should know, and notes what healing begins with."""
+        model, worker = _model(strategy), _model(strategy).worker
         trained = (worker.W, worker.b)
         fields = dict(self._before_settling(strategy.experience)) if self._before_settling is not None else {}
         self.settled = first = settle(worker, x, y, port, self.options.margin)
@@ -197,31 +226,25 @@ class NeuralPruning(SupervisedPlugin):
             "theta": first.theta,
             "weight_threshold": first.weight_threshold,
         }
-        if self.options.heal_epochs:
-            self._heal(strategy, x, y, port)
-        fields["accuracy_val_after"] = accuracy(worker, x, y, port)
-        extra = self.extra(strategy.experience) if self.extra is not None else {}
-        model.finish(**extra)
         strategy.optimizer.state.clear()
-        self.report("settled", {"task": port, **fields})
+        self._steps = 0
+        score = accuracy(worker, x, y, port) if self.options.heal_epochs else first.score_after
+        self._healing = Healing(fields, worker.W.data.clone(), worker.b.data.clone(), score)
 
     def _heal(self, strategy, x: Tensor, y: Tensor, port: str) -> None:
         """Trains on without penalties and with the support fixed; keeps the better of before and after."""
-        worker = _model(strategy).worker
-        before, score = (worker.W.data.clone(), worker.b.data.clone()), accuracy(worker, x, y, port)
-        worker.support = worker.W.data != 0
-        optimizer = strategy.optimizer
-        optimizer.state.clear()
-        self._healing, self._steps = True, 0
+        worker, healing = _model(strategy).worker, self._healing
+        assert healing is not None
+        worker.support = healing.W != 0
         self._total = max(1, self.options.heal_epochs * len(strategy.dataloader))
-        for _ in range(self.options.heal_epochs):
+        while healing.epochs < self.options.heal_epochs:
             strategy.training_epoch()
-        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+            healing.epochs += 1
+        for group, rate in zip(strategy.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
-        self._healing = False
-        if not bool(torch.isfinite(worker.W.data).all()) or accuracy(worker, x, y, port) < score:
-            worker.W.data.copy_(before[0])
-            worker.b.data.copy_(before[1])
+        if not bool(torch.isfinite(worker.W.data).all()) or accuracy(worker, x, y, port) < healing.score:
+            worker.W.data.copy_(healing.W)
+            worker.b.data.copy_(healing.b)
         worker.support = None
 
     # --- inside --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
     tensorboard/        event file, see nesa.board
     accuracy.csv        see nesa.tables
     accumulation.csv    see nesa.tables
-    tasks/NAME/         checkpoint.pt, structure.npz, figures as PNG and SVG
+    tasks/NAME/         checkpoint.pt, structure.npz, figures as PNG and SVG; training.pt while the task is in hand
     figures/            figures of the run as a whole
     lock                see nesa.lock
 
@@ -169,24 +169,34 @@ class Record:
         """Put a longer curriculum in the place of the stored one: the run goes on with more tasks."""
         write_whole(self.folder / CURRICULUM, curriculum.encode())
 
-    def checkpoint(self, task: str, state: Mapping[str, Any], name: str = CHECKPOINT) -> Path:
-        """Save ``state`` as tasks/TASK/checkpoint.pt, whole, after every event so far is on the disk.
+    def checkpoint(
+        self, task: str, state: Mapping[str, Any], name: str = CHECKPOINT, earlier: str | None = None
+    ) -> Path:
+        """Save ``state`` as tasks/TASK/checkpoint.pt, whole, after every event so far is on the disk. What was there
+        before is kept under the name ``earlier``, if that is given.
 
         ``state`` may nest mappings, lists and tuples of tensors, numbers, text, booleans and None: what
         ``torch.load(weights_only=True)`` takes, checked here, because a checkpoint that cannot be loaded is found out
         too late. Store ``len(record.events)`` in it: `rewind` wants it back.
         """
         path = self._made(task_folder(self.folder, task)) / name
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+            if earlier is not None and path.exists():
+                path.replace(path.with_name(earlier))
+        except OSError as error:
+            raise failed(path, error) from error
         checkpoint.save(path, state)
         return path
 
-    def forget(self, task: str, name: str) -> None:
-        """Remove a checkpoint of tasks/TASK that has served; nothing happens where there is none."""
-        try:
-            (task_folder(self.folder, task) / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise failed(task_folder(self.folder, task) / name, error) from error
+    def forget(self, task: str, *names: str) -> None:
+        """Remove checkpoints of tasks/TASK that have served; nothing happens where there are none."""
+        for name in names:
+            path = task_folder(self.folder, task) / name
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise failed(path, error) from error
 
     def structure(self, task: str, **arrays: Any) -> Path:
         """Save named numpy arrays (or CPU tensors) as tasks/TASK/structure.npz."""

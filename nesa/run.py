@@ -2,8 +2,8 @@
 
     load all data -> for each task: train, settle, claim, measure, evaluate every task so far, draw, checkpoint
 
-Every random number of a task comes from (seed, task, purpose), so a run that is resumed after task k goes on exactly
-as it would have. Nothing is trained before all data are there.
+Every random number of a task comes from (seed, task, purpose), so a run that is resumed goes on exactly as it would
+have, inside a task too (nesa.epochs). Nothing is trained before all data are there.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from nesa.progress import Progress
 from nesa.record import Record
 from nesa.saved import machine
 from nesa.session import Session, fallbacks
+from nesa.stop import Stop
 from nesa.stream import TaskData, load_task
 from nesa.tasks import DataDirs
 
@@ -50,29 +51,30 @@ def run(
     out = Path("runs") if out is None else Path(out)
     folder = out / name if name else new_folder(out, run_name(curriculum, tasks))
     facts = environment(curriculum.seed, device, command)
-    with _says_how_to_go_on(folder, progress), Record.create(folder, dump(curriculum), facts) as record:
-        session = Session(curriculum, tasks, record, place, progress, machine(facts))
+    with _stoppable(folder, progress) as stop, Record.create(folder, dump(curriculum), facts) as record:
+        session = Session(curriculum, tasks, record, place, progress, machine(facts), stop)
         session.begin(notes)
         session.go(0)
     return folder
 
 
 def resume(folder: Path, *, data: Path | None = None, device: str = "cpu", progress: Progress | None = None) -> Path:
-    """Goes on after the last task whose checkpoint is whole, to the same result as a run that was never interrupted.
+    """Goes on from the last checkpoint that is whole, to the same result as a run that was never interrupted.
 
     A finished run is left as it is. Raises RunFolderError when the curriculum or the data are not those that the run
     began with; other versions, another device or number of threads are a warning, in the record too."""
     folder = Path(folder)
     place = check_device(device)
     progress = progress or Progress(quiet=True)
-    with _says_how_to_go_on(folder, progress), Record.open(folder) as record:
+    with _stoppable(folder, progress) as stop, Record.open(folder) as record:
         curriculum = load(folder / CURRICULUM)
         continuation.check_curriculum(folder, record.events)
         if any(event["event"] == "run_finished" for event in record.events):
             progress.message(f"{folder}: this run is finished; nothing to resume")
             return folder
         tasks, notes = load_tasks(curriculum, data, progress)
-        session = Session(curriculum, tasks, record, place, progress, machine(environment(curriculum.seed, device)))
+        facts = environment(curriculum.seed, device)
+        session = Session(curriculum, tasks, record, place, progress, machine(facts), stop)
         continuation.check_data(folder, record.events, fallbacks(tasks), session.digests)
         changes = [f"resumed although {change}" for change in continuation.changes(folder, device)]
         first, inside, damage = session.restore()
@@ -86,13 +88,16 @@ def resume(folder: Path, *, data: Path | None = None, device: str = "cpu", progr
 
 
 @contextlib.contextmanager
-def _says_how_to_go_on(folder: Path, progress: Progress) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        progress.close()
-        progress.message(f"stopped; go on with: nesa resume {folder}")
-        raise
+def _stoppable(folder: Path, progress: Progress) -> Iterator[Stop]:
+    """Inside, Ctrl-C and SIGTERM finish and save the step in hand; whenever they end the run, it says how to go on."""
+    with Stop() as stop:
+        try:
+            yield stop
+        except KeyboardInterrupt:
+            progress.close()
+            how = "stopped and saved" if stop.saved else "stopped; what came after the last checkpoint is done again"
+            progress.message(f"{how}; go on with: nesa resume {folder}")
+            raise
 
 
 def load_tasks(curriculum: Curriculum, data: Path | None, progress: Progress) -> tuple[list[TaskData], list[str]]:

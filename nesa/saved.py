@@ -26,7 +26,8 @@ from nesa.stream import normalise
 
 FORMAT = 1  # of checkpoint.pt and probe.pt
 PROBE = "probe.pt"
-TRAINING = "training.pt"  # the task in hand at the end of an epoch; removed when the task is finished
+TRAINING = "training.pt"  # the task in hand after some step; removed when the task is finished
+EARLIER = "training-earlier.pt"  # its predecessor, for the case that it is damaged
 
 Event = Mapping[str, Any]
 

@@ -21,8 +21,9 @@ from nesa.digest import data_digest, digest, event_digest
 from nesa.errors import RunFailed, UserError
 from nesa.progress import Progress
 from nesa.record import Record
-from nesa.saved import FORMAT, PROBE, TRAINING
+from nesa.saved import EARLIER, FORMAT, PROBE, TRAINING
 from nesa.seeds import derive
+from nesa.stop import Stop
 from nesa.strategy import Pruning, make_learner
 from nesa.stream import TaskData
 from urn.geometry import Layout, Metric
@@ -60,9 +61,10 @@ class Session:
         device: torch.device,
         progress: Progress,
         machine: dict[str, Any],
+        stop: Stop | None = None,
     ):
         self.curriculum, self.record, self.progress, self.device = curriculum, record, progress, device
-        self.machine = machine
+        self.machine, self.stop = machine, stop
         self.digests = [data_digest(task) for task in tasks]
         self.tasks = [task.to(device) for task in tasks]
         self.metric = Metric(curriculum.penalties.beta, 1.0)
@@ -111,7 +113,7 @@ class Session:
         inside it or None, and a note for each checkpoint that is damaged."""
         folder, events = self.record.folder, self.record.events
         count, state, notes = continuation.last_state(folder, events)
-        inside, damage = continuation.last_epoch(folder, events, count) if not notes else (None, [])
+        inside, damage = continuation.last_step(folder, events, count) if not notes else (None, [])
         seconds = events[count - 1]["seconds"] if state is not None else 0.0
         self.record.rewind(inside["count"] if inside is not None else count)
         self.started -= inside["run_seconds"] if inside is not None else seconds
@@ -120,7 +122,7 @@ class Session:
             return 0, inside, notes
         self.learner.load_state_dict(state["learner"])
         for task in self.tasks[: state["next"]]:
-            self.record.forget(task.name, TRAINING)  # a crash may have come between the checkpoint and this
+            self.record.forget(task.name, TRAINING, EARLIER)  # a crash may have come between the checkpoint and this
         if isinstance(self.learner.model, AccumulatingURN):
             self.accumulation = self.learner.model.accumulation
             # computed anew: a later version, or another machine, may give other last bits to the same weights
@@ -152,8 +154,8 @@ class Session:
         self.progress.task(data.name, k, len(self.tasks), config.training.epochs, steps, healing)
         if isinstance(self.learner, Pruning):
             training = None if state is None else state["training"]
-            self.progress.step(training["steps"][0] if training is not None else 0)
-            self.learner.train(k, lambda training: self._keep(data.name, training, began), training)
+            self.progress.step(training["steps"][2] if training is not None else 0)
+            self.learner.train(k, lambda training: self._keep(data.name, training, began), training, self.stop)
             self._claimed(k, time.perf_counter() - began)
         else:
             self.learner.train(k)
@@ -273,10 +275,10 @@ class Session:
             events=events,
             seconds=time.perf_counter() - self.started,
         )
-        self.record.forget(name, TRAINING)
+        self.record.forget(name, TRAINING, EARLIER)
 
     def _keep(self, name: str, training: dict[str, Any], began: float) -> None:
-        """Task `name` at the end of an epoch, with the number and the digest of the events that it has seen."""
+        """Task `name` after a step, with the number and the digest of the events that it has seen."""
         state = {
             "format": FORMAT,
             "count": len(self.record.events),
@@ -285,7 +287,7 @@ class Session:
             "run_seconds": time.perf_counter() - self.started,
             "training": training,
         }
-        self.record.checkpoint(name, state | {"digest": digest(state)}, TRAINING)
+        self.record.checkpoint(name, state | {"digest": digest(state)}, TRAINING, EARLIER)
 
     def _make_room(self, name: str, *, tell: bool) -> None:
         """Grows the network when too few neurons are free for a task, or says how many are missing."""

@@ -23,6 +23,7 @@ from nesa.errors import RunFailed
 from nesa.learner import NeuralPruning, SupervisedPlugin
 from nesa.measure import accuracy
 from nesa.seeds import derive
+from nesa.stop import Stop
 from nesa.stream import Batches, TaskData
 from urn.network import URN
 from urn.optim import Proximal
@@ -108,6 +109,8 @@ class Schedule(SupervisedPlugin):
 class Observer(SupervisedPlugin):
     """Adds up loss and accuracy, and reports them at the end of each epoch; stops a run whose loss is not finite."""
 
+    SUMS = ("loss", "right", "activity", "finite", "seen", "batches")  # of the epoch in hand
+
     def __init__(self, report: Callable[[str, dict[str, Any]], None], step: Callable[[int], None] | None = None):
         super().__init__()
         self.report, self.step = report, step or (lambda n: None)
@@ -119,6 +122,7 @@ class Observer(SupervisedPlugin):
     def after_training_iteration(self, strategy, **kwargs) -> None:
         self.loss += strategy.loss.detach().squeeze()  # Avalanche starts from a loss of shape (1,)
         self.right += (strategy.mb_output.detach().argmax(1) == strategy.mb_y).sum()
+        self.finite += torch.isfinite(self.loss)  # once it is not, it stays so: this counts the steps before
         self.seen += len(strategy.mb_y)
         self.steps += 1
         self.batches += 1
@@ -130,9 +134,10 @@ class Observer(SupervisedPlugin):
     def after_training_epoch(self, strategy, **kwargs) -> None:
         loss = float(self.loss) / max(1, self.batches)
         if not math.isfinite(loss):
+            step = self.steps - self.batches + int(self.finite) + 1
             raise RunFailed(
-                f"task number {strategy.experience.current_experience}: the loss is {loss} in epoch {self.epoch} "
-                f"(by step {self.steps}). Lower the learning rate or the initial gain. Saved tasks are unharmed."
+                f"task {strategy.tasks[strategy.experience.current_experience].name!r}: the loss is {loss}, since step "
+                f"{step} (epoch {self.epoch}). Lower the learning rate or the initial gain. Earlier tasks are unharmed."
             )
         self.report(
             "epoch",
@@ -150,7 +155,7 @@ class Observer(SupervisedPlugin):
 
     def _reset(self, strategy) -> None:
         zero = torch.zeros((), device=strategy.device)
-        self.loss, self.right, self.activity = zero.clone(), zero.clone(), zero.clone()
+        self.loss, self.right, self.activity, self.finite = (zero.clone() for _ in range(4))
         self.seen = self.batches = 0
 
 
@@ -172,10 +177,14 @@ class Pruning:
         self.model.recycle_gradient = True  # one forward pass for each backward pass: the only plugins are ours
 
     def train(
-        self, k: int, save: Callable[[dict[str, Any]], None] | None = None, state: dict[str, Any] | None = None
+        self,
+        k: int,
+        save: Callable[[dict[str, Any]], None] | None = None,
+        state: dict[str, Any] | None = None,
+        stop: Stop | None = None,
     ) -> None:
-        """Trains, settles and claims task k. save: called with what to keep, at ends of epochs. state: go on from
-        there (see nesa.epochs)."""
+        """Trains, settles and claims task k. save: called with what to keep, after some of the steps, and before
+        `stop` is obeyed. state: go on from there (see nesa.epochs)."""
         config, learner = self.curriculum.tasks[k], self.curriculum.learner
         self.model.rule = self._rule(k)
         schedule = Schedule(config.training.schedule, config.training.lr)
@@ -193,7 +202,7 @@ class Pruning:
             report=self.report,
         )
         observer = Observer(lambda name, fields: self._epoch(k, name, fields), lambda n: self.report("step", {"n": n}))
-        keeper = Keeper(schedule, pruning, observer, save)
+        keeper = Keeper(schedule, pruning, observer, save, stop)
         strategy = CurriculumStrategy(
             tasks=self.tasks,
             curriculum=self.curriculum,
@@ -203,7 +212,7 @@ class Pruning:
             train_mb_size=config.training.batch_size,
             train_epochs=config.training.epochs,
             device=self.device,
-            plugins=[schedule, pruning, observer, keeper],
+            plugins=[schedule, observer, pruning, keeper],
         )
         if state is not None:
             strategy.take_up = lambda: keeper.take_up(strategy, state)

@@ -148,7 +148,8 @@ class Batches:
     """An iterable of [x (B, D_in) float32, y (B,), t (B,)] for Avalanche's loop, gathered from tensors in memory.
 
     Each pass is one epoch with an order of its own, drawn from (seed, epoch) alone; the last incomplete batch is
-    left out in training, so that every step has the same shape. `epoch` counts the passes."""
+    left out in training, so that every step has the same shape. `epoch` counts the passes; `skip` batches of the next
+    pass are left out, and those that follow are what they would have been."""
 
     def __init__(
         self, data: TaskData, samples: Samples, batch_size: int, seed: int | None = None, augment: Augment | None = None
@@ -157,7 +158,7 @@ class Batches:
         self.batch_size = min(batch_size, len(samples))
         self.seed = seed
         self.augment = augment if augment is not None and (augment.flip or augment.shift) else None
-        self.epoch = 0
+        self.epoch = self.skip = 0
 
     def __len__(self) -> int:
         n = len(self.samples)
@@ -174,11 +175,16 @@ class Batches:
         generator = torch.Generator().manual_seed(derive(self.seed, "epoch", self.epoch))
         self.epoch += 1
         order = torch.randperm(len(y), generator=generator).to(y.device)
+        skip, self.skip = self.skip, 0
         for first in range(0, len(self) * B, B):
             pick = order[first : first + B]
+            if first < skip * B and self.augment is None:
+                continue
             raw = x[pick]
             if self.augment is not None:
-                raw = augmented(raw, self.data.shape, self.augment, generator)
+                raw = augmented(raw, self.data.shape, self.augment, generator)  # draws, for skipped batches too
+            if first < skip * B:
+                continue
             yield [self.data.prepare(raw), y[pick], t]
 
 

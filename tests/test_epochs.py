@@ -1,4 +1,4 @@
-"""nesa.epochs: a run that was stopped inside a task goes on from its last epoch, to the same bits."""
+"""nesa.epochs: a run that was stopped inside a task goes on from the last step that was kept, to the same bits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import small_run
@@ -16,21 +17,30 @@ from test_run import Ear, interrupt, life, stop_at, without_warnings
 
 from nesa import epochs
 from nesa.checkpoint import load_checkpoint
+from nesa.cli import main
 from nesa.config import Curriculum
 from nesa.digest import digest
+from nesa.errors import RunFailed
 from nesa.events import read_events
 from nesa.learner import NeuralPruning
+from nesa.packed import unpack
 from nesa.run import resume, run
-from nesa.saved import TRAINING
+from nesa.saved import EARLIER, TRAINING
 from nesa.session import Session
 from nesa.tables import read_accumulation
 
 
 @pytest.fixture(autouse=True)
-def kept_each_epoch(monkeypatch):
+def kept_twice_an_epoch(monkeypatch):
+    """After every 36th step, whatever the clock says."""
+    inner = epochs.Keeper._keep
+
+    def keep(self, strategy) -> None:
+        self.cost, self.last = 0.0, -float("inf") if self.observer.steps % 36 == 0 else float("inf")
+        inner(self, strategy)
+
     monkeypatch.setattr(Session, "_draw", lambda *_: None)
-    monkeypatch.setattr(epochs, "EVERY", 0.0)
-    monkeypatch.setattr(epochs, "SHARE", float("inf"))
+    monkeypatch.setattr(epochs.Keeper, "_keep", keep)
     monkeypatch.setattr("nesa.strategy.NeuralPruning", Often)
 
 
@@ -76,7 +86,7 @@ def stopped(place: Path, folder: Path, moment: str) -> Path:
     return folder
 
 
-def resumed(place: Path, folder: Path) -> int:
+def resumed(place: Path, folder: Path, ear: Ear | None = None) -> int:
     """Resumes, and counts the optimiser steps that it took."""
     steps = []
     with pytest.MonkeyPatch.context() as patch:
@@ -84,7 +94,7 @@ def resumed(place: Path, folder: Path) -> int:
         patch.setattr(
             Session, "_report", lambda self, name, f: (steps.append(name == "step"), report(self, name, f))[1]
         )
-        resume(folder, data=place / "data", progress=Ear())
+        resume(folder, data=place / "data", progress=ear or Ear())
     return sum(steps)
 
 
@@ -93,7 +103,7 @@ def same(folder: Path, whole: Path) -> None:
     assert small_run.rows(folder) == small_run.rows(whole)
     for task in ("five", "six"):
         assert digest(load_checkpoint(folder, task)) == digest(load_checkpoint(whole, task))
-        assert not (folder / "tasks" / task / TRAINING).exists()
+        assert not list((folder / "tasks" / task).glob("training*"))
 
 
 TASK = 5 * 72  # optimiser steps of a task: four epochs and one of healing
@@ -102,16 +112,19 @@ TASK = 5 * 72  # optimiser steps of a task: four epochs and one of healing
 @pytest.mark.parametrize(
     ("moment", "steps"),
     [
-        ("step 100", 2 * TASK - 72),  # in the second epoch of the first task
-        ("epoch 3", 2 * TASK - 2 * 72),  # the third epoch is in the record, and was not kept yet
-        ("step 350", 2 * TASK - 4 * 72),  # while the first task heals: its four epochs are kept
-        ("task_claimed 1", 2 * TASK - 4 * 72),
+        ("step 20", 2 * TASK),  # nothing was kept yet
+        ("step 72", 2 * TASK - 36),  # the last step of an epoch
+        ("epoch 1", 2 * TASK - 72),  # that epoch is in the record, and what was kept comes before it
+        ("step 130", 2 * TASK - 108),
+        ("step 290", 2 * TASK - 288),  # while the first task heals: kept was the last step of its training
+        ("step 350", 2 * TASK - 324),  # kept was a step of healing
+        ("task_claimed 1", TASK),
         ("task_started 2", TASK),
-        (f"step {TASK + 200}", TASK - 2 * 72),
-        ("evaluated 3", TASK - 4 * 72),
+        (f"step {TASK + 200}", TASK - 180),
+        ("evaluated 3", 0),
     ],
 )
-def test_it_goes_on_from_the_last_epoch_to_the_same_bits(place, tmp_path, moment, steps):
+def test_it_goes_on_from_what_was_kept_to_the_same_bits(place, tmp_path, moment, steps):
     folder = stopped(place, tmp_path / "run", moment)
     assert resumed(place, folder) == steps
     same(folder, place / "whole")
@@ -121,25 +134,26 @@ def test_compaction_has_dropped_neurons_and_its_window_was_open(place, tmp_path)
     """Without this the tests above would not show that the working set and who has fired are kept."""
     folder = stopped(place, tmp_path / "run", "step 250")
     kept = load_checkpoint(folder, "five", TRAINING)["training"]
-    assert kept["epochs"] == 3 and kept["steps"] == [216, 216, 216]
-    n = len(kept["index"])
-    assert n < 8 * 8 * 4 + 5 and kept["fired"].shape == (3, n) and bool(kept["fired"].any())
+    assert (kept["epochs"], kept["batches"]) == (2, 72) and kept["steps"] == [216, 216, 216]
+    n, fired = len(kept["index"]), unpack(kept["fired"])
+    assert n < 8 * 8 * 4 + 5 and fired.shape == (3, n) and bool(fired.any())
     assert any(row["neurons_claimed"] > 10 for row in read_accumulation(place / "whole"))
-    assert kept["W"].shape == (n, n) and kept["optimizer"]["W"]["exp_avg"].shape == (n, n)
+    assert unpack(kept["W"]).shape == (n, n) == unpack(kept["optimizer"]["W"]["exp_avg"]).shape
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda kept: kept["optimizer"]["W"]["exp_avg"].zero_(),
-        lambda kept: kept["fired"].zero_(),
+        lambda kept: kept["optimizer"]["W"]["exp_avg"]["values"].zero_(),
+        lambda kept: kept["fired"]["values"].zero_(),
         lambda kept: kept["steps"].__setitem__(1, 0),
         lambda kept: kept.update(epochs=2),
+        lambda kept: kept.update(batches=18),
     ],
-    ids=["moments", "fired", "steps", "order"],
+    ids=["moments", "fired", "steps", "order", "place in the epoch"],
 )
 def test_each_part_of_what_is_kept_matters(place, tmp_path, change):
-    folder = stopped(place, tmp_path / "run", "step 250")
+    folder = stopped(place, tmp_path / "run", "step 253")
     path = folder / "tasks" / "five" / TRAINING
     state = torch.load(path, weights_only=True)
     del state["digest"]
@@ -158,22 +172,28 @@ def test_killed_in_every_task_and_epoch_it_is_still_the_same(place, tmp_path):
                 stop_at(patch, moment, lambda: os.kill(os.getpid(), signal.SIGKILL))
             resume(folder, data=place / "data", progress=Ear()) if folder.exists() else start(place, folder)
 
-    for moment in ("step 80", "step 73", "epoch 2", "step 140", "step 300", "checkpointed 1"):
+    first = ("step 80", "step 73", "epoch 2", "step 30", "step 50", "task_claimed 1")
+    for moment in (*first, "step 100", "epoch 1", "step 200", "evaluated 1"):
         assert life(work, moment) == signal.SIGKILL
     assert life(work, None) == 0
     same(folder, place / "whole")
 
 
-def test_damage_costs_the_task_and_is_named(place, tmp_path):
+@pytest.mark.parametrize(
+    ("files", "steps"), [((TRAINING,), TASK - 144), ((EARLIER,), TASK - 180), ((TRAINING, EARLIER), TASK)]
+)
+def test_what_is_damaged_is_named_and_its_predecessor_is_taken(place, tmp_path, files, steps):
     folder = stopped(place, tmp_path / "run", f"step {TASK + 200}")
-    path = folder / "tasks" / "six" / TRAINING
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :])
+    for file in files:
+        path = folder / "tasks" / "six" / file
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :])
     ear = Ear()
-    resume(folder, data=place / "data", progress=ear)
-    (said,) = [text for text in ear.said if "training the task from its start" in text]
-    assert f"tasks/six/{TRAINING}" in said
-    assert said in [event["message"] for event in read_events(folder) if event["event"] == "warning"]
+    assert resumed(place, folder, ear) == steps
+    said = [text for text in ear.said if "going back to what was kept before it" in text]
+    named = [file for file in files if any(f"tasks/six/{file}: " in text for text in said)]
+    assert named == [file for file in files if steps != TASK - 180]  # what is not needed is not looked at
+    assert set(said) <= {event["message"] for event in read_events(folder) if event["event"] == "warning"}
     assert without_warnings(folder) == without_warnings(place / "whole")
 
 
@@ -188,23 +208,82 @@ def test_what_an_earlier_attempt_kept_is_not_taken_up(place, tmp_path):
     same(other, place / "whole")
 
 
+@pytest.mark.parametrize("step", [30, 72, 290, 360, TASK + 100])
+def test_ctrl_c_and_sigterm_finish_the_step_and_save_it(place, tmp_path, monkeypatch, capsys, step):
+    signum, code = (signal.SIGTERM, 143) if step in (72, 360) else (signal.SIGINT, 130)
+    monkeypatch.setattr("nesa.curriculum.load", lambda path, overrides: long(place))
+    words = ["--data", str(place / "data"), "--quiet"]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, f"step {step}", lambda: os.kill(os.getpid(), signum))
+        assert main(["run", "small.yaml", "--out", str(tmp_path), "--name", "run", *words]) == code
+    folder = tmp_path / "run"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2].endswith(f"go on with: nesa resume {folder}")
+    assert lines[-1] == ("interrupted" if code == 130 else "terminated")
+    monkeypatch.undo()
+    monkeypatch.setattr(Session, "_draw", lambda *_: None)
+    monkeypatch.setattr("nesa.strategy.NeuralPruning", Often)
+    assert lines[-2].startswith("stopped and saved")
+    assert resumed(place, folder) == 2 * TASK - step  # not one step is lost
+    same(folder, place / "whole")
+
+
+def test_what_has_diverged_is_not_kept(place, tmp_path):
+    """NaN in the weights after a step: what was kept before it is the last good state, and stays."""
+    folder = tmp_path / "run"
+    report = Session._report
+
+    def spoil(self, name, fields) -> None:
+        report(self, name, fields)
+        spoil.steps += name == "step"
+        if spoil.steps == 100:
+            self.learner.model.worker.W.data[-1, 0] = float("nan")
+
+    spoil.steps = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "_report", spoil)
+        with pytest.raises(RunFailed, match=r"task 'five': the loss is nan, since step 101 \(epoch 1\)"):
+            start(place, folder)
+    kept = load_checkpoint(folder, "five", TRAINING)["training"]
+    assert kept["steps"][2] == 72 and bool(torch.isfinite(unpack(kept["W"])).all())
+    assert resumed(place, folder) == 2 * TASK - 72
+    same(folder, place / "whole")
+
+
 def test_keeping_costs_little_by_itself(monkeypatch):
     """Nothing within EVERY seconds; afterwards only when the last one has cost less than SHARE of what was trained."""
-    monkeypatch.setattr(epochs, "EVERY", 30.0)
-    monkeypatch.setattr(epochs, "SHARE", 0.02)
     now = [0.0]
-    monkeypatch.setattr(epochs.time, "perf_counter", lambda: now[0])
     kept = []
 
     def save(state) -> None:
         kept.append(now[0])
         now[0] += 1.0  # it takes a second
 
+    monkeypatch.undo()
+    monkeypatch.setattr(epochs.time, "perf_counter", lambda: now[0])
+    worker = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
+    strategy = SimpleNamespace(model=SimpleNamespace(worker=worker), dataloader=range(7))
     keeper = epochs.Keeper(None, None, None, save)  # type: ignore[arg-type]
     monkeypatch.setattr(keeper, "state", lambda strategy: {})
-    keeper.before_training_exp(None)
-    for _ in range(60):
-        now[0] += 10.0
-        keeper.after_training_epoch(None)
+    keeper.before_training_exp(strategy)
+    for _ in range(600):
+        now[0] += 1.0
+        keeper.after_training_iteration(strategy)
     gaps = [b - a for a, b in itertools.pairwise(kept)]
-    assert kept[0] == 30.0 and min(gaps) >= 51.0 and max(gaps) <= 61.0
+    assert kept[0] == 30.0 and min(gaps) >= 51.0 and max(gaps) <= 52.0
+
+
+def test_the_first_of_a_large_network_waits_until_it_is_cheap(monkeypatch):
+    now, kept = [0.0], []
+    monkeypatch.undo()
+    monkeypatch.setattr(epochs.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(epochs, "SPEED", 1200.0)  # bytes a second, for 1200 of W and its moments
+    worker = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
+    strategy = SimpleNamespace(model=SimpleNamespace(worker=worker), dataloader=range(7))
+    keeper = epochs.Keeper(None, None, None, lambda state: kept.append(now[0]))  # type: ignore[arg-type]
+    monkeypatch.setattr(keeper, "state", lambda strategy: {})
+    keeper.before_training_exp(strategy)
+    for _ in range(100):
+        now[0] += 1.0
+        keeper.after_training_iteration(strategy)
+    assert kept == [50.0, 80.0]

@@ -202,7 +202,8 @@ def test_an_interrupted_run_says_how_to_go_on(place, tmp_path, monkeypatch):
     ear = Ear()
     with pytest.raises(KeyboardInterrupt):
         run(small_run.curriculum(tmp_path), out=tmp_path, name="run", data=place / "data", progress=ear)
-    assert ear.said == [f"stopped; go on with: nesa resume {tmp_path / 'run'}"]
+    how = "stopped; what came after the last checkpoint is done again"
+    assert ear.said == [f"{how}; go on with: nesa resume {tmp_path / 'run'}"]
 
 
 def life(work: Callable[[str | None], object], moment: str | None) -> int:

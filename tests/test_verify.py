@@ -211,11 +211,11 @@ def test_a_damaged_file_is_found(place, file, damage):
 def test_a_bit_of_a_weight_that_torch_would_load_is_found(place):
     """The bit is turned inside the stored values themselves: the file stays a valid checkpoint."""
     path = checkpoint(place, "ten")
-    values = torch.load(path, weights_only=True)["learner"]["W_value"].numpy().tobytes()
+    values = torch.load(path, weights_only=True)["learner"]["W"]["values"].numpy().tobytes()
     data = path.read_bytes()
     at = data.index(values)
     path.write_bytes(data[: at + 2] + bytes([data[at + 2] ^ 1]) + data[at + 3 :])
-    moved = torch.load(path, weights_only=True)["learner"]["W_value"]
+    moved = torch.load(path, weights_only=True)["learner"]["W"]["values"]
     assert (moved.numpy().tobytes() != values) and moved.isfinite().all()
     assert failures(place) == ["files ten"]
     assert "digest" in details(place)
