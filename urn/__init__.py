@@ -10,6 +10,7 @@ from urn.geometry import Layout, Metric
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty, literal_penalty
+from urn.sharding import shard, unshard
 from urn.updates import UPDATES, Update
 
 __all__ = [
@@ -26,4 +27,6 @@ __all__ = [
     "follow",
     "keep_only",
     "literal_penalty",
+    "shard",
+    "unshard",
 ]

@@ -19,13 +19,17 @@ def keep_only(urn: URN, keep: Tensor, optimizer: torch.optim.Optimizer | None = 
     """Shrinks `urn` in place to the neurons `keep` (n,), ascending local indices, and gathers the optimiser's state
     (every state tensor with the shape of its parameter) in the same way."""
     old_W, old_b = urn.W, urn.b
-    where = keep.to(old_W.device)
-    support = urn.support
-    urn.support = None if support is None else _gather(support, where)
-    silent = urn.silent
-    urn.become(urn.layout.take(keep), _gather(old_W.data, where), _gather(old_b.data, where), urn.fixed[keep])
+    where, rows = keep.to(old_W.device), urn.share.rows(keep).to(old_W.device)
+
+    def carry(value: Tensor) -> Tensor:
+        value = value.index_select(0, rows)
+        return value.index_select(1, where) if value.dim() == 2 else value
+
+    urn.support = None if urn.support is None else carry(urn.support)
+    silent, share = urn.silent, urn.share.take(keep)
+    urn.become(urn.layout.take(keep), carry(old_W.data), carry(old_b.data), urn.fixed[keep], share)
     if optimizer is not None:
-        follow(optimizer, {old_W: urn.W, old_b: urn.b}, lambda value: _gather(value, where))
+        follow(optimizer, {old_W: urn.W, old_b: urn.b}, carry)
     if silent is not None:
         urn.declare_silent(silent[:, keep])
 
@@ -44,11 +48,6 @@ def follow(
         if state is not None and carry is not None:
             same = {k: isinstance(v, Tensor) and v.shape == old.shape for k, v in state.items()}
             optimizer.state[new] = {k: carry(v) if same[k] else v for k, v in state.items()}
-
-
-def _gather(value: Tensor, index: Tensor) -> Tensor:
-    value = value.index_select(0, index)
-    return value.index_select(1, index) if value.dim() == 2 else value
 
 
 class Watch:

@@ -25,6 +25,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from urn.sharding import Share, Spots
+
 Index = slice | Tensor
 
 
@@ -62,8 +64,10 @@ def add_to_block(W: Tensor, rows: Index, cols: Index, left: Tensor, right: Tenso
 class Plan:
     """Which neurons are computed at which iteration. Lists are indexed by l = 0..I-1; entry 0 is empty.
 
-    senders[l] are the fixed[l] (n_fixed of them) followed by the free[l]. counted[l]: 1.0 for each free[l] that the
-    activity term counts. refed[l]: under a residual input rule, where firing input neurons sit in senders[l] and
+    senders[l] are the fixed[l] (n_fixed of them) followed by the free[l]: columns of W. Rows of W are those of this
+    process (`share`): own_fixed[l] (own_n_fixed of them), own_free[l], port; in one process they are all. spots[l],
+    spots_free[l] and spots_port say which rank has which. counted[l]: 1.0 for each own_free[l] that the activity term
+    counts. refed[l]: under a residual input rule, where firing input neurons sit in senders[l] and
     which components of x they show. driven: whether the input port drives at every l. uniform: the same sets at
     every l, so that the gradient of W is one product. disjoint: the gradient's blocks are views that do not overlap.
     """
@@ -75,7 +79,15 @@ class Plan:
     fixed: tuple[Index, ...]
     free: tuple[Index, ...]
     n_fixed: tuple[int, ...]
-    n_free: tuple[int, ...]
+    n_senders: tuple[int, ...]
+    share: Share
+    own_fixed: tuple[Index, ...]
+    own_free: tuple[Index, ...]
+    own_n_fixed: tuple[int, ...]
+    own_n: tuple[int, ...]
+    spots: tuple[Spots, ...]
+    spots_free: tuple[Spots, ...]
+    spots_port: Spots
     counted: tuple[Tensor, ...]
     refed: tuple[tuple[Tensor, Tensor] | None, ...]
     driven: bool
@@ -96,6 +108,7 @@ def make_plan(
     residual_output: bool,
     linear_output: bool,
     like: Tensor,
+    share: Share,
 ) -> Plan:
     """fixed: (S,) bool. computed[l]: (S,) bool, the senders computed at l = 1..I-1 (entry 0 is unused). Under a
     residual input rule all input neurons are computed at all of these l, or none ever. like: W's dtype and device."""
@@ -110,6 +123,7 @@ def make_plan(
         now = computed[level]
         sets.append(((now & fixed).nonzero().flatten(), (now & ~fixed).nonzero().flatten()))
     both = [torch.cat(pair) for pair in sets]
+    own = [(share.rows(F), share.rows(T)) for F, T in sets]
     refed: list[tuple[Tensor, Tensor] | None] = []
     for senders in both:
         place = is_input[senders].nonzero().flatten()
@@ -118,13 +132,21 @@ def make_plan(
     return Plan(
         iterations=iterations,
         inputs=as_index(inputs, device),
-        port=as_index(port, device),
+        port=as_index(share.rows(port), device),
         senders=tuple(as_index(senders, device) for senders in both),
         fixed=tuple(as_index(F, device) for F, _ in sets),
         free=tuple(as_index(T, device) for _, T in sets),
         n_fixed=tuple(len(F) for F, _ in sets),
-        n_free=tuple(len(T) for _, T in sets),
-        counted=tuple((~is_input[T]).to(like) for _, T in sets),
+        n_senders=tuple(map(len, both)),
+        share=share,
+        own_fixed=tuple(as_index(F, device) for F, _ in own),
+        own_free=tuple(as_index(T, device) for _, T in own),
+        own_n_fixed=tuple(len(F) for F, _ in own),
+        own_n=tuple(len(F) + len(T) for F, T in own),
+        spots=tuple(share.spots(senders, device) for senders in both),
+        spots_free=tuple(share.spots(T, device) for _, T in sets),
+        spots_port=share.spots(port, device),
+        counted=tuple((~is_input[T[share.owner[T] == share.rank]]).to(like) for _, T in sets),
         refed=tuple(refed),
         driven=residual_input and not any(entry is not None for entry in refed),
         uniform=(uniform := all(torch.equal(senders, both[1]) for senders in both[2:])),
@@ -171,7 +193,7 @@ class Iterate(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx, x, W, b, plan: Plan, costs: Sequence[float], watch, slab=None, every=False
     ):
-        I = plan.iterations
+        I, share = plan.iterations, plan.share
         frames = [frame.to(W.dtype) for frame in (x.unbind(1) if x.dim() == 3 else (x,))]
         N: list[Tensor] = [W.new_empty(x.shape[0], 0)]  # nothing but the drive arrives at l = 1
         rectified: list[Tensor] = [N[0]]
@@ -181,11 +203,11 @@ class Iterate(torch.autograd.Function):
         again: list[Tensor] = []
         buffer = None
         if plan.uniform and I > 2:
-            buffer = W.new_empty(I - 1, x.shape[0], plan.n_fixed[1] + plan.n_free[1])
+            buffer = W.new_empty(I - 1, x.shape[0], plan.n_senders[1])
         for level in range(1, I + 1):
             before, came = N[-1], plan.senders[level - 1]
             last = level == I
-            rows = (plan.port,) if last else (plan.fixed[level], plan.free[level], plan.port)
+            rows = (plan.port,) if last else (plan.own_fixed[level], plan.own_free[level], plan.port)
             if level == 1 or (plan.driven and not (len(frames) == 1 and plan.uniform)):
                 frame = frames[min(level, len(frames)) - 1]
                 drives = [torch.addmm(b[r], frame, block(W, r, plan.inputs).T) for r in rows]
@@ -202,31 +224,34 @@ class Iterate(torch.autograd.Function):
                 outs.append(out)
             if last:
                 break
-            k, width = plan.n_fixed[level], plan.n_fixed[level] + plan.n_free[level]
-            now = W.new_empty(x.shape[0], width) if buffer is None else buffer[level - 1]
+            k, room = plan.own_n_fixed[level], None if buffer is None else buffer[level - 1]
+            own = room if room is not None and share.world == 1 else W.new_empty(x.shape[0], plan.own_n[level])
             if k:
                 reads = before[:, : plan.n_fixed[level - 1]]
-                torch.addmm(drives[0], reads, block(W, plan.fixed[level], plan.fixed[level - 1]).T, out=now[:, :k])
-            torch.addmm(drives[1], before, block(W, plan.free[level], came).T, out=now[:, k:])
-            now.relu_()
+                torch.addmm(drives[0], reads, block(W, plan.own_fixed[level], plan.fixed[level - 1]).T, out=own[:, :k])
+            torch.addmm(drives[1], before, block(W, plan.own_free[level], came).T, out=own[:, k:])
+            now = share.gather(own.relu_(), plan.spots[level], room)
             if watch is not None:
                 watch.see(level, plan.senders[level], now)
             if costs[level]:
-                activity += costs[level] * (now[:, k:].sum(0) @ plan.counted[level])
-            rectified.append(now)
+                activity += costs[level] * (own[:, k:].sum(0) @ plan.counted[level])
+            rectified.append(own)
             if (refed := plan.refed[level]) is not None:
                 now = now.index_add(1, refed[0], frames[min(level, len(frames) - 1)][:, refed[1]])
             N.append(now)
         ctx.save_for_backward(W, b, *frames, *N, *rectified, *pre_port)
         ctx.plan, ctx.costs, ctx.n_frames = plan, costs, len(frames)
         ctx.slab, ctx.every = slab, every
-        return torch.stack(outs) if every else out, activity
+        read = [share.gather(out, plan.spots_port) for out in (outs if every else outs[-1:])]
+        return torch.stack(read) if every else read[0], share.total(activity) if any(costs) else activity
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, d_out: Tensor, d_activity: Tensor):  # type: ignore[override]
         plan: Plan = ctx.plan
-        I = plan.iterations
+        I, share = plan.iterations, plan.share
+        if share.world > 1:
+            d_out = d_out.index_select(-1, plan.spots_port.mine)
         W, b, *saved = ctx.saved_tensors
         frames, saved = saved[: ctx.n_frames], saved[ctx.n_frames :]
         N, rectified, pre_port = saved[:I], saved[I : 2 * I], saved[2 * I :]
@@ -254,8 +279,8 @@ class Iterate(torch.autograd.Function):
                 assert dN is not None
                 if ctx.costs[level]:
                     dN = torch.addcmul(dN, d_activity.to(W.dtype), plan.counted[level], value=ctx.costs[level])
-                dZ = dN.mul_(rectified[level][:, plan.n_fixed[level] :] > 0)
-                T = plan.free[level]
+                dZ = dN.mul_(rectified[level][:, plan.own_n_fixed[level] :] > 0)
+                T = plan.own_free[level]
                 _add_rows(db, T, dZ.sum(0))
                 if level > 1:
                     back = dZ @ block(W, T, plan.free[level - 1])
@@ -277,14 +302,14 @@ class Iterate(torch.autograd.Function):
                     add("P", False, dP, N[level - 1], plan.port, came)
                     through = dP @ block(W, plan.port, plan.free[level - 1])
                     back = through if back is None else back.add_(through)
-            dN = back
+            dN = back if back is None else share.reduce(back, plan.spots_free[level - 1])
         if one_drive:
             if to_free:
-                add("T", True, _sum(to_free), frames[0], plan.free[1], plan.inputs)
+                add("T", True, _sum(to_free), frames[0], plan.own_free[1], plan.inputs)
             add("P", True, _sum(to_port), frames[0], plan.port, plan.inputs)
         if plan.uniform and I > 2:
             before = torch.cat(N[1 : I - 1]) if plan.refed[1] is not None else _stacked(N[1 : I - 1])
-            add("T", False, torch.cat(to_free[-2::-1]), before, plan.free[1], plan.senders[1])
+            add("T", False, torch.cat(to_free[-2::-1]), before, plan.own_free[1], plan.senders[1])
         # a second handle on the slab: autograd takes over what nobody else holds, and copies the rest
         return None, dW if slab is None else dW.detach(), db, None, None, None, None, None
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from urn.geometry import Layout
 from urn.iteration import Iterate, Plan, Slab, make_plan
+from urn.sharding import Share
 from urn.updates import find_update
 
 OUTPUT_ACTIVATIONS = ("relu", "linear")
@@ -68,10 +69,14 @@ class URN(nn.Module):
 
     recycle_gradient = False
 
-    def become(self, layout: Layout, W: Tensor, b: Tensor, fixed: Tensor | None = None) -> None:
+    def become(
+        self, layout: Layout, W: Tensor, b: Tensor, fixed: Tensor | None = None, share: Share | None = None
+    ) -> None:
         """Takes on another set of neurons, weights and fixed rows, as new Parameters (an optimiser must be told:
-        `urn.compaction.follow`). W (n, n), b (n,), fixed (n,) bool with n = layout.S."""
+        `urn.compaction.follow`). W (n, n), b (n,), fixed (n,) bool with n = layout.S. With `share`, of several
+        processes, W and b have this one's rows alone."""
         self.layout = layout
+        self.share = Share.whole(layout.S) if share is None else share
         self.W, self.b = nn.Parameter(W), nn.Parameter(b)
         self.fixed = torch.zeros(layout.S, dtype=torch.bool) if fixed is None else fixed.cpu()
         self.silent: Tensor | None = None  # (I, S) bool: neurons known to be silent at iteration l
@@ -80,7 +85,7 @@ class URN(nn.Module):
         self._slab = Slab()
         self._held = None
         self.hold()
-        rows = self.fixed.nonzero().flatten().to(W.device)
+        rows = self.fixed[self.share.neurons].nonzero().flatten().to(W.device)
         if len(rows):
             self._held = (rows, self.W.data[rows].clone(), self.b.data[rows].clone())
 
@@ -163,7 +168,7 @@ class URN(nn.Module):
         states = [N]
         for level in range(1, self.iterations + 1):
             sent = N if mute is None else N.index_fill(1, mute, 0)
-            Z = sent @ self.W.T + self.b
+            Z = self.share.drive(sent, self.W, self.b)
             new = Z.relu() if self.output_activation == "relu" else torch.where(out, Z, Z.relu())
             if self.update.residual_output:
                 new = torch.where(out, N + new, new)
@@ -183,7 +188,10 @@ class URN(nn.Module):
     # --- parts ---------------------------------------------------------------------------------------------------
 
     def part(self, index: Tensor) -> URN:
-        """A URN of the neurons `index` (n,) alone, renumbered in that order; ports not wholly inside vanish."""
+        """A URN of the neurons `index` (n,) alone, renumbered in that order; ports not wholly inside vanish.
+        Raises ValueError while the rows of W are with several processes."""
+        if self.share.world > 1:
+            raise ValueError("a part is cut out of a whole URN; put its rows together first: urn.sharding.unshard")
         index = index.cpu()
         where = index.to(self.W.device)
         part = URN.__new__(URN)
@@ -244,12 +252,13 @@ class URN(nn.Module):
                 residual_output=self.update.residual_output,
                 linear_output=self.output_activation == "linear",
                 like=self.W,
+                share=self.share,
             )
         return self._plans[key]
 
     def _still(self) -> Tensor:
         """(S,) fixed neurons that read nothing and so never fire: as a rule the input neurons."""
-        rows = self.fixed.to(self.W.device)
+        rows = self.fixed[self.share.neurons].to(self.W.device)
         still = rows & (self.b.data <= 0)
         still[rows] &= ~(self.W.data[rows] != 0).any(1)
-        return still.cpu()
+        return self.share.collect(still).cpu()

@@ -62,7 +62,7 @@ class Proximal(torch.optim.Optimizer):
         urn, penalty = self.urn, self.penalty
         lr = float(group["lr"])
         rule = BASES[self.base]
-        ranges = _ranges(~urn.fixed)
+        ranges = _ranges(~urn.fixed[urn.share.neurons])
         for p in (urn.W, urn.b):
             if p.grad is None:
                 continue
@@ -104,10 +104,11 @@ class Proximal(torch.optim.Optimizer):
         urn, penalty = self.urn, self.penalty
         if not penalty.synapse_length:
             return penalty.weight * self.ramp
-        if urn.S**2 > KEPT:
-            return torch.as_tensor(penalty.price(urn.layout, rows)).to(urn.W).mul_(self.ramp)
+        neurons = urn.share.neurons
+        if urn.W.numel() > KEPT:
+            return torch.as_tensor(penalty.price(urn.layout, neurons[rows])).to(urn.W).mul_(self.ramp)
         if self._kept is None or self._kept[:2] != (urn.layout, penalty):
-            self._kept = (urn.layout, penalty, torch.as_tensor(penalty.price(urn.layout, slice(None))).to(urn.W))
+            self._kept = (urn.layout, penalty, torch.as_tensor(penalty.price(urn.layout, neurons)).to(urn.W))
         return self._kept[2][rows] * self.ramp
 
 

@@ -1,0 +1,166 @@
+"""W over several processes: each rank keeps some rows of W, their gradient and moments; only states travel.
+
+A rank computes its own neurons from the states of all and gives the new ones to the others (`Share.gather`); going
+back, each holds a part of the gradient of all states, and the parts are added up (`Share.reduce`). Everything else,
+the gradient of W, the optimiser's moments, the prox, the rows that are held, stays where the row is. Loss and output
+are the same on every rank.
+
+Rows are dealt round like cards, not in blocks as DTensor's Shard(0) would: in a block layout the first rank gets the
+inputs and the claimed neurons, which do not train, and the last one the work. A row stays with its rank, compaction
+moves nothing. World size 1 is the ordinary case and costs nothing.
+
+All ranks must take the same steps on the same batches: every call that is said to be collective waits for the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from urn.network import URN
+
+
+@dataclass(frozen=True, eq=False)
+class Spots:
+    """Where n neurons are: each rank has its own of them in their order, in a row that is padded to `width`.
+
+    place: (n,) the position of each in all ranks' padded rows, one after the other. mine: (m,) which of the n are
+    this rank's."""
+
+    width: int
+    place: Tensor
+    mine: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """This rank's part of the neurons. owner: (S,) int64, the rank that has each row. group: None is torch's default.
+    Neurons are counted in all ranks alike; a *row* is a position in this rank's part of W."""
+
+    owner: Tensor
+    rank: int = 0
+    world: int = 1
+    group: Any = None
+
+    @staticmethod
+    def whole(S: int) -> Share:
+        """All rows in one process."""
+        return Share(torch.zeros(S, dtype=torch.long))
+
+    @staticmethod
+    def dealt(S: int, group: Any = None) -> Share:
+        """Neuron i goes to rank i modulo the world size, so that each kind of neuron is spread evenly."""
+        rank, world = dist.get_rank(group), dist.get_world_size(group)
+        return Share(torch.arange(S) % world, rank, world, group)
+
+    @cached_property
+    def neurons(self) -> Tensor:
+        """(n,) ascending: the neuron of each row."""
+        return (self.owner == self.rank).nonzero().flatten()
+
+    def take(self, index: Tensor) -> Share:
+        """The share of the neurons `index` (n,) alone, renumbered in that order; they stay where they are."""
+        return Share(self.owner[index], self.rank, self.world, self.group)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """The rows of those of the neurons `index` that are here."""
+        here = self.owner == self.rank
+        return (here.cumsum(0) - 1)[index[here[index]]]
+
+    def spots(self, index: Tensor, device: torch.device) -> Spots:
+        owner = self.owner[index]
+        each = [(owner == rank).nonzero().flatten() for rank in range(self.world)]
+        width = max(map(len, each))
+        place = torch.empty(len(index), dtype=torch.long)
+        for rank, positions in enumerate(each):
+            place[positions] = rank * width + torch.arange(len(positions))
+        return Spots(width, place.to(device), each[self.rank].to(device))
+
+    # --- collective ----------------------------------------------------------------------------------------------
+
+    def gather(self, mine: Tensor, spots: Spots, out: Tensor | None = None) -> Tensor:
+        """(B, n) of all neurons from this rank's (B, m). Collective."""
+        if self.world == 1:
+            return mine
+        padded = mine.new_zeros(len(mine), spots.width)
+        padded[:, : mine.shape[1]] = mine
+        every = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.all_gather(every, padded, self.group)
+        return torch.index_select(torch.cat(every, 1), 1, spots.place, out=out)
+
+    def reduce(self, parts: Tensor, spots: Spots) -> Tensor:
+        """(B, m) of this rank's neurons: the sum over ranks of their (B, n). Collective; overwrites `parts`."""
+        return parts if self.world == 1 else self.total(parts).index_select(1, spots.mine)
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over ranks, in place. Collective."""
+        if self.world > 1:
+            dist.all_reduce(value, group=self.group)
+        return value
+
+    def collect(self, rows: Tensor) -> Tensor:
+        """(S, ...) on every rank from each rank's (n, ...) rows. Collective."""
+        if self.world == 1:
+            return rows
+        whole = rows.new_empty(len(self.owner), *rows.shape[1:])
+        for rank in range(self.world):
+            positions = (self.owner == rank).nonzero().flatten().to(rows.device)
+            part = rows.contiguous() if rank == self.rank else rows.new_empty(len(positions), *rows.shape[1:])
+            dist.broadcast(part, group=self.group, group_src=rank)
+            whole[positions] = part
+        return whole
+
+    def drive(self, sent: Tensor, W: Tensor, b: Tensor) -> Tensor:
+        """sent (B, S) W^T + b of all neurons, (B, S), for autograd. Collective, its gradient too."""
+        if self.world == 1:
+            return sent @ W.T + b
+        spots = self.spots(torch.arange(len(self.owner)), W.device)
+        return _Gather.apply(_Spread.apply(sent, self) @ W.T + b, self, spots)  # type: ignore[return-value]
+
+
+class _Spread(torch.autograd.Function):
+    """What all ranks read: the same going forwards, the sum of what they say about it going back."""
+
+    @staticmethod
+    def forward(ctx, N: Tensor, share: Share) -> Tensor:
+        ctx.share = share
+        return N.view_as(N)
+
+    @staticmethod
+    def backward(ctx, dN: Tensor):  # type: ignore[override]
+        return ctx.share.total(dN.clone(memory_format=torch.contiguous_format)), None
+
+
+class _Gather(torch.autograd.Function):
+    """What each rank has computed, put together; going back each takes its own."""
+
+    @staticmethod
+    def forward(ctx, mine: Tensor, share: Share, spots: Spots) -> Tensor:
+        ctx.spots = spots
+        return share.gather(mine, spots)
+
+    @staticmethod
+    def backward(ctx, dN: Tensor):  # type: ignore[override]
+        return dN.index_select(1, ctx.spots.mine), None, None
+
+
+def shard(urn: URN, group: Any = None) -> None:
+    """Leaves this rank its rows of a whole `urn`, which must be the same on every rank; new Parameters, so make or
+    tell the optimiser after it (`urn.compaction.follow`)."""
+    share = Share.dealt(urn.S, group)
+    rows = share.neurons.to(urn.W.device)
+    urn.support = None if urn.support is None else urn.support[rows]
+    urn.become(urn.layout, urn.W.data[rows], urn.b.data[rows], urn.fixed, share)
+
+
+def unshard(urn: URN) -> None:
+    """Makes `urn` whole again on every rank. Collective."""
+    share = urn.share
+    urn.support = None if urn.support is None else share.collect(urn.support)
+    urn.become(urn.layout, share.collect(urn.W.data), share.collect(urn.b.data), urn.fixed)
