@@ -1,9 +1,11 @@
 """One optimiser step: the paper to the letter against urn, in turns in one process, with the machine's own rates.
 
-    python benchmarks/step.py [--S 5000] [--B 128] [--I 4] [--live 0.05] [--rounds 7]
+    PYTHONPATH=. python benchmarks/step.py [--S 5000] [--B 128] [--I 4] [--live 0.05] [--rounds 7] [--device cpu]
+    PYTHONPATH=. python benchmarks/step.py --S 21600 --device cuda       # the paper's CIFAR-10 size; 20 GB
 
 Prints medians, ratios, and each time as a multiple of its floor: the products that cannot be avoided at the measured
 matmul rate, plus one pass over W, its gradient and its two moments (read and written) at the measured copy rate.
+A time ends when the device has done what it was told.
 """
 
 from __future__ import annotations
@@ -25,23 +27,29 @@ from urn.penalties import Penalty
 D_IN, D_OUT, C_W, C_N = 10, 2, 5e-7, 2e-5
 
 
-def median_of(run: Callable[[], None], rounds: int) -> float:
+def median_of(run: Callable[[], object], rounds: int, device: torch.device) -> float:
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     times = []
     for _ in range(rounds):
+        wait()
         began = time.perf_counter()
         run()
+        wait()
         times.append(time.perf_counter() - began)
     return statistics.median(times)
 
 
-def rates(n: int) -> tuple[float, float]:
+def rates(n: int, device: torch.device) -> tuple[float, float]:
     """(flop/s of a float32 product (512, n) x (n, n), byte/s of a copy, read and written)."""
-    a, w, out = torch.randn(512, n), torch.randn(n, n), torch.empty(512, n)
+    a, w = torch.randn(512, n, device=device), torch.randn(n, n, device=device)
+    out, other = torch.empty_like(a), torch.empty_like(w)
     torch.mm(a, w.T, out=out)
-    product = 2 * 512 * n * n / median_of(lambda: torch.mm(a, w.T, out=out), 5)
-    other = torch.empty_like(w)
+    product = 2 * 512 * n * n / median_of(lambda: torch.mm(a, w.T, out=out), 5, device)
     other.copy_(w)
-    copy = 2 * w.numel() * 4 / median_of(lambda: other.copy_(w), 5)
+    copy = 2 * w.numel() * 4 / median_of(lambda: other.copy_(w), 5, device)
     return product, copy
 
 
@@ -52,11 +60,14 @@ def main() -> None:
     parser.add_argument("--I", type=int, default=4)
     parser.add_argument("--live", type=float, default=0.05)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     args = parser.parse_args()
-    S, B, I = args.S, args.B, args.I
-    x, y = torch.randn(B, D_IN), torch.randint(D_OUT, (B,))
+    S, B, I, device = args.S, args.B, args.I, torch.device(args.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("this machine has no CUDA device that torch can use")
+    x, y = torch.randn(B, D_IN, device=device), torch.randint(D_OUT, (B,), device=device)
 
-    reference = LiteralURN(S, D_IN, D_OUT, I)
+    reference = LiteralURN(S, D_IN, D_OUT, I).to(device)
     adam = torch.optim.Adam(reference.parameters(), lr=7e-4)
 
     def literal_step() -> None:
@@ -68,7 +79,7 @@ def main() -> None:
 
     def make(live: float) -> Callable[[], None]:
         layout = Layout.flat(S, D_IN, {"task": D_OUT})
-        urn = URN(layout, I, "plain", "relu", generator=torch.Generator().manual_seed(0))
+        urn = URN(layout, I, "plain", "relu", generator=torch.Generator().manual_seed(0)).to(device)
         optimizer = Proximal(urn, "adam", 7e-4, penalty=penalty)
         urn.recycle_gradient = True
         if live < 1:
@@ -90,13 +101,14 @@ def main() -> None:
     times: dict[str, list[float]] = {"literal": [], "dense": [], "late": []}
     for _ in range(args.rounds):
         for name, step in (("literal", literal_step), ("dense", dense), ("late", late)):
-            times[name].append(median_of(step, 1))
+            times[name].append(median_of(step, 1, device))
     literal, ours, small = (statistics.median(times[name]) for name in ("literal", "dense", "late"))
-    product, copy = rates(S)
+    product, copy = rates(S, device)
     n = S - D_OUT
     flop = 3 * 2 * B * (n * D_IN + (I - 2) * n * n + n * D_OUT)  # forward, for the states, for W
     floor = flop / product + 7 * 4 * S * S / copy
-    print(f"S {S}, B {B}, I {I}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"S {S}, B {B}, I {I}, {where}, torch {torch.__version__}")
     print(f"machine: {product / 1e9:.0f} GFLOP/s float32 product, {copy / 1e9:.1f} GB/s copy (read + written)")
     print(f"literal step            {literal * 1e3:8.1f} ms")
     print(

@@ -166,7 +166,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         x, y, B = self.samples.x, self.samples.y, self.batch_size
-        t = torch.full((B,), self.data.index, dtype=torch.long, device=y.device)
+        t = torch.full((B,), self.data.index, dtype=torch.long)  # not on the device: only the host decides by it
         if self.seed is None:
             for first in range(0, len(y), B):
                 part = y[first : first + B]
@@ -176,37 +176,44 @@ class Batches:
         self.epoch += 1
         order = torch.randperm(len(y), generator=generator).to(y.device)
         skip, self.skip = self.skip, 0
-        for first in range(0, len(self) * B, B):
+        changes = None
+        if self.augment is not None:  # of all batches at once: moving them to a device one by one would wait for it
+            drawn = [draw_changes(B, self.augment, generator) for _ in range(len(self))]
+            changes = [torch.stack(parts).to(x.device) for parts in zip(*drawn, strict=True)]
+        for number, first in enumerate(range(0, len(self) * B, B)):
+            if number < skip:
+                continue
             pick = order[first : first + B]
-            if first < skip * B and self.augment is None:
-                continue
             raw = x[pick]
-            if self.augment is not None:
-                raw = augmented(raw, self.data.shape, self.augment, generator)  # draws, for skipped batches too
-            if first < skip * B:
-                continue
+            if changes is not None:
+                raw = augmented(raw, self.data.shape, *(part[number] for part in changes))
             yield [self.data.prepare(raw), y[pick], t]
 
 
-def augmented(x: Tensor, shape: tuple[int, int, int] | None, augment: Augment, generator: torch.Generator) -> Tensor:
-    """Images x (B, C H W), each mirrored with probability 1/2 (flip) and moved by up to `shift` pixels; what enters
-    at the border repeats the image's edge."""
-    if shape is None:
-        raise DataError("augment: vectors cannot be flipped or shifted; leave `augment` out for this task")
-    B, (C, H, W) = len(x), shape
-    images = x.reshape(B, C, H, W)
-    columns = torch.arange(W).expand(B, W)
-    rows = torch.arange(H).expand(B, H)
+def draw_changes(B: int, augment: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """For B images: (B, 1) bool, mirrored with probability 1/2 (flip); (2, B, 1) pixels of up to `shift` to move by,
+    rows and columns."""
+    mirrored, moves = torch.zeros(B, 1, dtype=torch.bool), torch.zeros(2, B, 1, dtype=torch.long)
     if augment.flip:
         mirrored = torch.rand(B, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, W - 1 - columns, columns)
     if augment.shift:
         moves = torch.randint(-augment.shift, augment.shift + 1, (2, B, 1), generator=generator)
-        rows, columns = (rows + moves[0]).clamp(0, H - 1), (columns + moves[1]).clamp(0, W - 1)
-    rows, columns = rows.to(x.device), columns.to(x.device)
-    sample = torch.arange(B, device=x.device)[:, None, None, None]
-    plane = torch.arange(C, device=x.device)[None, :, None, None]
+    return mirrored, moves
+
+
+def augmented(x: Tensor, shape: tuple[int, int, int] | None, mirrored: Tensor, moves: Tensor) -> Tensor:
+    """Images x (B, C H W), mirrored and moved as `draw_changes` says; what enters at the border repeats the image's
+    edge."""
+    if shape is None:
+        raise DataError("augment: vectors cannot be flipped or shifted; leave `augment` out for this task")
+    B, (C, H, W), device = len(x), shape, x.device
+    columns, rows = torch.arange(W, device=device), torch.arange(H, device=device)
+    columns = (torch.where(mirrored, W - 1 - columns, columns) + moves[1]).clamp(0, W - 1)
+    rows = (rows + moves[0]).clamp(0, H - 1)
+    sample = torch.arange(B, device=device)[:, None, None, None]
+    plane = torch.arange(C, device=device)[None, :, None, None]
+    images = x.reshape(B, C, H, W)
     return images[sample, plane, rows[:, None, :, None], columns[:, None, None, :]].reshape(B, C * H * W)
 
 
-__all__ = ["Batches", "Samples", "TaskData", "augmented", "from_arrays", "input_size", "load_task"]
+__all__ = ["Batches", "Samples", "TaskData", "augmented", "draw_changes", "from_arrays", "input_size", "load_task"]

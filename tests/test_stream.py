@@ -9,7 +9,7 @@ import torch
 from nesa.config import Augment, Curriculum, Input, Network, Task
 from nesa.errors import DataError
 from nesa.seeds import derive
-from nesa.stream import Batches, augmented, from_arrays, input_size, normalise
+from nesa.stream import Batches, augmented, draw_changes, from_arrays, input_size, normalise
 from nesa.tasks import Arrays
 
 
@@ -181,7 +181,7 @@ def test_pixels_move_as_said(channels, augment):
     """Each result is the image under one of the allowed moves; all moves occur, and each image has its own."""
     H, W, B = 4, 5, 200
     x = torch.randint(0, 256, (B, channels * H * W), dtype=torch.uint8)
-    found = augmented(x, (channels, H, W), augment, torch.Generator().manual_seed(2))
+    found = augmented(x, (channels, H, W), *draw_changes(len(x), augment, torch.Generator().manual_seed(2)))
     assert found.dtype == torch.uint8 and found.shape == x.shape
     steps = range(-augment.shift, augment.shift + 1)
     moves = [

@@ -124,6 +124,8 @@ class Metric:
     def lengths(self, to: Tensor, frm: Tensor) -> Tensor:
         """d_ij^gamma for positions `to` (n, 3) and `frm` (m, 3), as (n, m). On a large network call it for a few
         rows at a time: a full S x S matrix of distances would cost as much memory as W."""
-        scale = to.new_tensor([1.0, 1.0, self.beta**0.5])
-        d = torch.cdist(to * scale, frm * scale, compute_mode="donot_use_mm_for_euclid_dist")
+        to, frm = to.clone(), frm.clone()
+        for positions in (to, frm):
+            positions[:, 2] *= self.beta**0.5
+        d = torch.cdist(to, frm, compute_mode="donot_use_mm_for_euclid_dist")
         return d if self.gamma == 1.0 else d.pow_(self.gamma)

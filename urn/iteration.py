@@ -171,12 +171,13 @@ class Slab:
 
     def take(self, W: Tensor, plan: Plan) -> Tensor:
         """The gradient of W, zero wherever the blocks of a disjoint plan do not write."""
-        if self.gradient is None or self.gradient.shape != W.shape or self.gradient.dtype != W.dtype:
-            self.gradient = torch.zeros_like(W)
+        kept = self.gradient
+        if kept is None or (kept.shape, kept.dtype, kept.device) != (W.shape, W.dtype, W.device):
+            self.gradient = kept = torch.zeros_like(W)
         elif self.plan is not plan or not plan.disjoint:
-            self.gradient.zero_()
+            kept.zero_()
         self.plan = plan
-        return self.gradient
+        return kept
 
 
 class Iterate(torch.autograd.Function):

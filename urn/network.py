@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from urn.geometry import Layout
-from urn.iteration import Iterate, Plan, Slab, make_plan
+from urn.iteration import Iterate, Plan, Slab, as_index, make_plan
 from urn.sharding import Share
 from urn.updates import find_update
 
@@ -84,10 +84,20 @@ class URN(nn.Module):
         self._plans: dict[tuple, Plan] = {}
         self._slab = Slab()
         self._held = None
+        self._mute = [as_index(port, W.device) for port in layout.ports.values()]
         self.hold()
         rows = self.fixed[self.share.neurons].nonzero().flatten().to(W.device)
         if len(rows):
             self._held = (rows, self.W.data[rows].clone(), self.b.data[rows].clone())
+
+    def _apply(self, fn: Any, recurse: bool = True) -> URN:
+        """What `to`, `cuda` and `double` do to the Parameters, done to what `hold` puts back as well."""
+        super()._apply(fn, recurse)
+        self.support = None if self.support is None else fn(self.support)
+        self._held = None if self._held is None else tuple(map(fn, self._held))
+        self._mute = [as_index(port, self.W.device) for port in self.layout.ports.values()]
+        self._plans.clear()
+        return self
 
     @property
     def S(self) -> int:
@@ -98,7 +108,7 @@ class URN(nn.Module):
         """Puts every fixed row back to its value, and every synapse that may not exist to zero. Zeroing gradients
         would not do: momentum, Adam's moments and weight decay move weights that have no gradient."""
         if not self.outputs_send:
-            for port in self.layout.ports.values():
+            for port in self._mute:
                 self.W.data[:, port] = 0
         if self.support is not None:
             self.W.data.mul_(self.support)

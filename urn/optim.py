@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from urn.geometry import Layout
 from urn.network import URN
 from urn.penalties import Penalty, soft_threshold_
 
 KEPT = 1 << 25  # largest S x S whose prices are kept: 128 MB
 STRIP = 1 << 17  # elements of W in one strip: with its gradient and two moments 2 MB, one core's cache
+WIDE_STRIP = 1 << 26  # the same on a GPU, where launches cost more than a cache gives
 
 
 class Proximal(torch.optim.Optimizer):
@@ -48,7 +51,8 @@ class Proximal(torch.optim.Optimizer):
         self.base = base
         self.penalty = penalty or Penalty()
         self.ramp = 1.0
-        self._kept: tuple | None = None  # (layout, penalty, prices of W)
+        self._kept: tuple[Penalty, Tensor] | None = None  # the prices of W
+        self._known: tuple | None = None
         defaults = {"lr": lr, "betas": betas, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__([urn.W, urn.b], defaults)
 
@@ -62,26 +66,26 @@ class Proximal(torch.optim.Optimizer):
         urn, penalty = self.urn, self.penalty
         lr = float(group["lr"])
         rule = BASES[self.base]
-        ranges = _ranges(~urn.fixed[urn.share.neurons])
+        ranges, layout, neurons = self._where()
         for p in (urn.W, urn.b):
             if p.grad is None:
                 continue
             state = self.state[p]
             if not state:
-                state["step"] = torch.zeros(())
+                state["step"] = 0
                 for name in rule.moments(group):
                     state[name] = torch.zeros_like(p)
             state["step"] += 1
             coefficients = rule.coefficients(group, int(state["step"]))
             moments = [state[name] for name in rule.moments(group)]
             is_W = p is urn.W
-            strip = max(1, STRIP // p.shape[1]) if is_W else len(p)
+            strip = max(1, (STRIP if p.device.type == "cpu" else WIDE_STRIP) // p.shape[1]) if is_W else len(p)
             scratch = torch.empty(strip * p.shape[1], dtype=p.dtype, device=p.device) if is_W else None
             for first, last in ranges:
                 for start in range(first, last, strip):
                     rows = slice(start, min(start + strip, last))
                     w, g = p.data[rows], p.grad[rows]
-                    price = self._price(rows) if is_W else 0.0
+                    price = self._price(layout, neurons, rows) if is_W else 0.0
                     priced = isinstance(price, Tensor) or price > 0
                     if priced and penalty.method == "subgradient":
                         g = g + price * w.sign()
@@ -98,18 +102,28 @@ class Proximal(torch.optim.Optimizer):
                         w.mul_(urn.support[rows])
         return loss
 
-    def _price(self, rows: slice) -> Tensor | float:
-        """The price of W's rows, ramped. With synaptic length the whole (S, S) of prices is kept from step to step
-        where it is small; on a large network strips of it are computed again each time."""
-        urn, penalty = self.urn, self.penalty
+    def _where(self) -> tuple[list[tuple[int, int]], Layout, Tensor]:
+        """The ranges of rows that train; the layout and each row's neuron, on W's device. Worked out anew when the
+        network has changed: a step must not wait for the device."""
+        urn, device = self.urn, self.urn.W.device
+        key = (urn.share, device)  # a network that becomes another one gets a share of its own
+        if self._known is None or self._known[0] != key:
+            neurons = urn.share.neurons
+            layout = replace(urn.layout, positions=urn.layout.positions.to(device))
+            self._known, self._kept = (key, (_ranges(~urn.fixed[neurons]), layout, neurons.to(device))), None
+        return self._known[1]
+
+    def _price(self, layout: Layout, neurons: Tensor, rows: slice) -> Tensor | float:
+        """The price of W's rows, ramped. With synaptic length all prices are kept from step to step where they are
+        few; on a large network strips of them are computed again each time."""
+        W, penalty = self.urn.W, self.penalty
         if not penalty.synapse_length:
             return penalty.weight * self.ramp
-        neurons = urn.share.neurons
-        if urn.W.numel() > KEPT:
-            return torch.as_tensor(penalty.price(urn.layout, neurons[rows])).to(urn.W).mul_(self.ramp)
-        if self._kept is None or self._kept[:2] != (urn.layout, penalty):
-            self._kept = (urn.layout, penalty, torch.as_tensor(penalty.price(urn.layout, neurons)).to(urn.W))
-        return self._kept[2][rows] * self.ramp
+        if W.numel() > KEPT:
+            return torch.as_tensor(penalty.price(layout, neurons[rows])).to(W).mul_(self.ramp)
+        if self._kept is None or self._kept[0] != penalty:
+            self._kept = (penalty, torch.as_tensor(penalty.price(layout, neurons)).to(W))
+        return self._kept[1][rows] * self.ramp
 
 
 class _Adam:

@@ -77,8 +77,8 @@ class Penalty:
         positions = layout.positions
         lengths = self.metric.lengths(positions[rows], positions)
         if self.gamma == 0:  # 0 ** 0 is 1, but eq 9 leaves a neuron's synapse to itself out
-            receivers = torch.arange(layout.S)[rows]
-            lengths[torch.arange(len(receivers)), receivers] = 0
+            receivers = torch.arange(layout.S, device=positions.device)[rows]
+            lengths.scatter_(1, receivers[:, None], 0)
         return self.weight + self.synapse_length * lengths
 
 
