@@ -310,6 +310,8 @@ def prices() -> Iterable[Setting]:
         yield replace(WITH, length=length)
     for weight in (1e-5, 3e-5, 1e-4, 3e-4):
         yield replace(WITHOUT, weight=weight)
+    for length in (1e-5, 3e-5, 1e-4):
+        yield replace(WITH, length=length, beta=1.0)
 
 
 def main_contrast() -> Iterable[Setting]:

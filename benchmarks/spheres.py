@@ -62,7 +62,7 @@ class Setting:
     literal: bool = False
     inputs_receive: bool = False
     inner: float = 1.0
-    spacing: float = 1.0
+    spacing: float = 2.0
     thickness: float = 0.5
     lr: float = 7e-4
     epochs: int = 200
@@ -223,7 +223,7 @@ TINY = replace(CHOSEN, S=500)
 
 def choice() -> Iterable[Setting]:
     yield TINY
-    for inner, spacing, thickness in ((1.0, 2.0, 0.5), (1.0, 0.5, 0.25), (1.0, 1.0, 0.0)):
+    for inner, spacing, thickness in ((1.0, 1.0, 0.5), (1.0, 2.0, 0.0), (1.0, 1.0, 0.0)):
         yield replace(TINY, inner=inner, spacing=spacing, thickness=thickness)
     yield replace(TINY, batch=512)
     yield replace(TINY, inputs_receive=True)
@@ -236,7 +236,7 @@ def choice() -> Iterable[Setting]:
 
 def small() -> Iterable[Setting]:
     for seed in range(5):
-        for rule in ("plain", "residual_output", "residual_input"):
+        for rule in ("plain", "residual_output", "residual_input")[: 3 if seed == 0 else 2]:
             yield replace(TINY, rule=rule, seed=seed)
 
 
