@@ -71,7 +71,10 @@ class Record:
         folder = Path(folder)
         refused = None
         if folder.is_dir() and any(folder.iterdir()):
-            refused = "is a run already; resume it, or choose another name" if is_run(folder) else "is not empty"
+            refused = "is not empty"
+            if is_run(folder):
+                RunLock(folder).acquire().release()  # refused with the name of whoever holds it
+                refused = "is a run already; resume it, or choose another name"
         elif folder.exists() and not folder.is_dir():
             refused = "is a file"
         if refused:

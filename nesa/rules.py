@@ -153,8 +153,8 @@ def _network(door: Door, curriculum: Curriculum) -> None:
     if total > MAX_NEURONS:
         door.say(
             ("network", where),
-            f"means {total:,} neurons, whose matrix W would need {_bytes(4 * total * total)}, and training four times "
-            f"that; at most {MAX_NEURONS:,} neurons ({_bytes(4 * MAX_NEURONS**2)}) are possible",
+            f"means {total:,} neurons, whose matrix W would need {in_bytes(4 * total * total)}, and training four "
+            f"times that; at most {MAX_NEURONS:,} neurons ({in_bytes(4 * MAX_NEURONS**2)}) are possible",
         )
 
 
@@ -221,7 +221,7 @@ def _product(size: tuple[int, ...]) -> int:
     return total
 
 
-def _bytes(count: int) -> str:
+def in_bytes(count: int) -> str:
     """40000000000 -> '40 GB'."""
     size, units = float(count), ["bytes", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"]
     while size >= 1000 and len(units) > 1:

@@ -9,6 +9,8 @@ have, inside a task too (nesa.epochs). Nothing is trained before all data are th
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,11 +26,14 @@ from nesa.errors import UserError
 from nesa.folder import CURRICULUM, new_folder
 from nesa.progress import Progress
 from nesa.record import Record
+from nesa.rules import in_bytes
 from nesa.saved import machine
 from nesa.session import Session, fallbacks
 from nesa.stop import Stop
 from nesa.stream import TaskData, load_task
 from nesa.tasks import DataDirs
+
+TRAINING_COPIES = 4  # of W's size in memory while a task is trained
 
 
 def run(
@@ -48,6 +53,7 @@ def run(
     place = check_device(device)
     progress = progress or Progress(quiet=True)
     tasks, notes = load_tasks(curriculum, data, progress)
+    check_memory(curriculum, place)
     out = Path("runs") if out is None else Path(out)
     folder = out / name if name else new_folder(out, run_name(curriculum, tasks))
     facts = environment(curriculum.seed, device, command)
@@ -114,6 +120,24 @@ def load_tasks(curriculum: Curriculum, data: Path | None, progress: Progress) ->
 def run_name(curriculum: Curriculum, tasks: Sequence[TaskData]) -> str:
     """The curriculum's name, with every fallback that was used in it."""
     return "+".join([curriculum.name, *fallbacks(tasks)])
+
+
+def check_memory(curriculum: Curriculum, device: torch.device) -> None:
+    """UserError with the memory that training would need, when this machine does not have it: the kernel would end
+    such a run without a word. On a GPU torch itself says so."""
+    network = curriculum.network
+    S = network.neurons or math.prod(network.grid or ())
+    need, have = TRAINING_COPIES * 4 * S**2, _physical_memory()
+    if device.type == "cpu" and need > have:
+        raise UserError(
+            f"network: {S:,} neurons need about {in_bytes(need)} to train (W, its gradient and two moments), and this "
+            f"machine has {in_bytes(have)}; ask for fewer neurons"
+        )
+
+
+def _physical_memory() -> int:
+    """Bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_device(device: str) -> torch.device:

@@ -1,0 +1,99 @@
+"""What keeping a run safe costs: the time and the size of every checkpoint of a real run, at the default interval.
+
+    OMP_NUM_THREADS=1 python benchmarks/checkpoint.py [curricula/vision.yaml] [key=value ...] [--tasks 1]
+
+Printed for each file that was written: where in the task, the seconds it took (digest, packing, fsync and rename
+included), its size, and the size as a multiple of the float32 bytes of (a) the non-zero weights and (b) all non-zero
+numbers in it, moments included. At the end: the share of the run's wall time that went into checkpoints. Figures are
+not drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nesa.curriculum import load
+from nesa.epochs import Keeper
+from nesa.progress import Progress
+from nesa.record import Record
+from nesa.run import run
+from nesa.saved import PROBE
+from nesa.session import Session
+
+VISION = Path(__file__).parent.parent / "curricula" / "vision.yaml"
+
+
+def numbers(state: Any, keys: tuple[str, ...] = ()) -> int:
+    """Non-zero floating point numbers in a checkpoint, or in the parts of it that are called one of `keys`."""
+    if isinstance(state, torch.Tensor):
+        return int(torch.count_nonzero(state)) if state.is_floating_point() and not keys else 0
+    if isinstance(state, Mapping):
+        return sum(
+            numbers(value, () if key in keys else keys)
+            for key, value in state.items()
+            if key != "optimizer" or not keys
+        )
+    return sum(numbers(item, keys) for item in state) if isinstance(state, list | tuple) else 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("curriculum", nargs="?", type=Path, default=VISION)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--tasks", type=int, default=1, help="of the curriculum, from the first")
+    args = parser.parse_args()
+    curriculum = load(args.curriculum, args.overrides)
+    curriculum = replace(curriculum, tasks=curriculum.tasks[: args.tasks])
+
+    spent = {"inside": 0.0, "end": 0.0}
+    write, keep, save = Record.checkpoint, Keeper._keep, Session._save
+
+    def checkpoint(self: Record, task: str, state: Mapping[str, Any], name: str = "checkpoint.pt", *rest: str) -> Path:
+        path = write(self, task, state, name, *rest)
+        if name != PROBE:
+            weights, every, size = numbers(state, ("W",)), numbers(state), path.stat().st_size
+            where = f"{task}/{name}"
+            if "training" in state:
+                steps, healing = state["training"]["steps"][2], state["training"]["healing"] is not None
+                where += f" at step {steps}{', healing' if healing else ''}"
+            print(
+                f"{where:48} {size / 1e6:7.2f} MB   {size / (4 * max(1, weights)):5.2f} x {weights:,} weights   "
+                f"{size / (4 * max(1, every)):5.2f} x {every:,} numbers",
+                flush=True,
+            )
+        return path
+
+    def timed(inner: Any, key: str) -> Any:
+        def outer(self: Any, *args: Any) -> None:
+            began = time.perf_counter()
+            inner(self, *args)
+            spent[key] += time.perf_counter() - began
+
+        return outer
+
+    Record.checkpoint = checkpoint  # type: ignore[method-assign]
+    Keeper._keep = timed(keep, "inside")  # type: ignore[method-assign]
+    Session._save = timed(save, "end")  # type: ignore[method-assign]
+    Session._draw = lambda *_: None  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as out, Progress(quiet=True) as progress:
+        began = time.perf_counter()
+        folder = run(curriculum, out=Path(out), name="run", progress=progress)
+        whole = time.perf_counter() - began
+        left = sum(path.stat().st_size for path in folder.rglob("*.pt")) / 1e6
+    for key, seconds in spent.items():
+        print(f"{key:7} {seconds:6.2f} s of {whole:.0f} s: {seconds / whole:.2%}")
+    print(
+        f"checkpoints together: {sum(spent.values()) / whole:.2%} of the run's time; {left:.2f} MB are left at the end"
+    )
+
+
+if __name__ == "__main__":
+    main()

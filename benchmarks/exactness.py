@@ -1,0 +1,176 @@
+"""Old answers under load: five tasks, then a sixth that diverges, for every optimiser, rule, compaction and seed.
+
+    OMP_NUM_THREADS=1 python benchmarks/exactness.py [--seeds 0 1 2 3 4]
+
+Each of the 6 x 4 x 2 x (number of seeds) combinations learns five tasks of 3 to 7 classes with NeuralPruning inside
+Avalanche's Naive strategy, and then a sixth at a learning rate of 1e37. After every task, and after the sixth was
+stopped with weights at inf or NaN in its free neurons, the logits of all earlier tasks must be `torch.equal` to those
+right after their claims. Printed is a matrix of combinations that hold; the exit code is 1 when one does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from nesa.accumulating import AccumulatingURN
+from nesa.accumulation import Accumulation, Rule
+from nesa.errors import RunFailed
+from nesa.learner import NeuralPruning
+from urn.geometry import Layout
+from urn.optim import Proximal
+from urn.penalties import Penalty
+from urn.updates import UPDATES
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from avalanche.benchmarks import benchmark_from_datasets, with_task_labels
+    from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
+    from avalanche.benchmarks.utils.data_attribute import TaskLabels
+    from avalanche.benchmarks.utils.flat_data import ConstantSequence
+    from avalanche.training.plugins import EvaluationPlugin
+    from avalanche.training.supervised import Naive
+
+CLASSES = [3, 4, 5, 6, 7, 4]  # the last task is the one that diverges
+NAMES = [f"task{k}" for k in range(len(CLASSES))]
+S, D_IN, I, N, B, EPOCHS = 60, 8, 3, 28, 14, 2
+GROWTH = 12  # neurons before each later task
+WILD = 1e37  # learning rate of the last task; Adam divides it by 0.1 at its first step, and 1e39 is no float32
+
+OPTIMIZERS: dict[str, Callable[[AccumulatingURN, float], torch.optim.Optimizer]] = {
+    "sgd": lambda model, lr: torch.optim.SGD(model.parameters(), 3 * lr),
+    "momentum": lambda model, lr: torch.optim.SGD(model.parameters(), lr, momentum=0.9),
+    "decay": lambda model, lr: torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=0.01),
+    "adam": lambda model, lr: torch.optim.Adam(model.parameters(), lr, weight_decay=0.01),
+    "adamw": lambda model, lr: torch.optim.AdamW(model.parameters(), lr, weight_decay=0.1),
+    "proximal": lambda model, lr: Proximal(model.worker, "adam", lr, weight_decay=0.01),
+}
+
+
+class Clouds(torch.utils.data.Dataset):
+    """N samples of task k: two opposite clouds a class around a common point off the origin."""
+
+    def __init__(self, k: int, seed: int):
+        generator = torch.Generator().manual_seed(1000 * seed + k)
+        y = torch.arange(N) % CLASSES[k]
+        sign = 1.0 - 2 * (torch.arange(N) // CLASSES[k] % 2)
+        centres = torch.randn(CLASSES[k], D_IN, generator=generator)
+        self.x = 2 + centres[y] * sign[:, None] + 0.2 * torch.randn(N, D_IN, generator=generator)
+        self.y, self.targets = y, y.tolist()
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return self.x[i], self.targets[i]
+
+
+def stream(tasks: list[Clouds]) -> list:
+    datasets = []
+    for k, data in enumerate(tasks):
+        labels = [DataAttribute(data.targets, "targets"), TaskLabels(ConstantSequence(k, N))]
+        datasets.append(AvalancheDataset([data], data_attributes=labels))  # type: ignore[list-item]
+    return list(with_task_labels(benchmark_from_datasets(train=datasets)).train_stream)
+
+
+def strategy(model: AccumulatingURN, plugin: NeuralPruning, optimizer: torch.optim.Optimizer) -> Naive:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it misses loggers
+        return Naive(
+            model=model,
+            optimizer=optimizer,
+            criterion=nn.CrossEntropyLoss(),
+            train_mb_size=B,
+            train_epochs=EPOCHS,
+            evaluator=EvaluationPlugin(),
+            plugins=[plugin],
+        )
+
+
+@torch.no_grad()
+def answers(model: AccumulatingURN, tasks: list[Clouds], k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Task k's logits through the model that is being trained, and through its stored network."""
+    x = tasks[k].x[:17]
+    return model(x, k), model.accumulation.network(k)(x)
+
+
+def combination(optimizer: str, update: str, compaction: bool, seed: int) -> list[str]:
+    """What is wrong after the five tasks and the diverging sixth; empty when every promise holds."""
+    torch.manual_seed(seed)  # Avalanche's loader shuffles with the global generator
+    tasks, wrong = [Clouds(k, seed) for k in range(len(CLASSES))], []
+    layout = Layout.flat(S, D_IN, dict(zip(NAMES, CLASSES, strict=True)))
+    model = AccumulatingURN(Accumulation(layout), Rule(I, update, "linear"))
+    plugin = NeuralPruning(
+        Penalty(weight=0.05, activity=0.01),
+        seed=seed,
+        margin=-1.0,  # settling drops what is idle and nothing else, so that much is claimed and reused
+        heal_epochs=1,
+        window=2,
+        compaction=compaction,
+        validation=lambda experience: (tasks[experience.current_experience].x, tasks[experience.current_experience].y),
+        report=lambda name, fields: None,
+    )
+    train = strategy(model, plugin, OPTIMIZERS[optimizer](model, 0.01))
+    references: list[torch.Tensor] = []
+
+    def compare(when: str) -> None:
+        for j, reference in enumerate(references):
+            for found in answers(model, tasks, j):
+                if not torch.equal(found, reference):
+                    wrong.append(f"{NAMES[j]} after {when}")
+
+    experiences = stream(tasks)
+    for k, experience in enumerate(experiences[:-1]):
+        if k:
+            model.accumulation.grow(GROWTH)
+        train.train(experience)
+        if not bool((model.accumulation.owner == k).any()):
+            wrong.append(f"{NAMES[k]} claims nothing, so nothing is shown")
+        references.append(answers(model, tasks, k)[0])
+        compare(NAMES[k])
+    model.accumulation.grow(GROWTH)
+    stored = model.accumulation.full()[0]
+    wild = strategy(model, plugin, OPTIMIZERS[optimizer](model, WILD))
+    try:
+        wild.train(experiences[-1])
+        wrong.append("the sixth task did not diverge")
+    except RunFailed:
+        free = ~model.worker.fixed
+        if bool(torch.isfinite(model.worker.W.data[free]).all()):
+            wrong.append("no free neuron is at inf or NaN, so nothing is shown")
+    compare("the divergence")
+    if not torch.equal(model.accumulation.full()[0], stored):
+        wrong.append("the stored weights moved")
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    args = parser.parse_args()
+    width = max(map(len, UPDATES)) + 4
+    print(" " * 10 + "".join(f"{update + (' +c' if c else ''):>{width}}" for update in UPDATES for c in (False, True)))
+    failed = 0
+    for optimizer in OPTIMIZERS:
+        cells = []
+        for update, compaction in itertools.product(UPDATES, (False, True)):
+            found = {seed: combination(optimizer, update, compaction, seed) for seed in args.seeds}
+            bad = {seed: wrong for seed, wrong in found.items() if wrong}
+            for seed, wrong in bad.items():
+                print(f"{optimizer}, {update}, compaction {compaction}, seed {seed}: {'; '.join(wrong)}")
+            failed += len(bad)
+            cells.append(f"{len(args.seeds) - len(bad)}/{len(args.seeds)}")
+        print(f"{optimizer:10}" + "".join(f"{cell:>{width}}" for cell in cells), flush=True)
+    count = len(OPTIMIZERS) * len(UPDATES) * 2 * len(args.seeds)
+    print(f"{count - failed} of {count} combinations: every earlier logit torch.equal (+c: with compaction)")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
