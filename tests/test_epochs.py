@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
 import signal
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,8 @@ from types import SimpleNamespace
 import pytest
 import small_run
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_run import Ear, interrupt, life, stop_at, without_warnings
 
 from nesa import epochs
@@ -226,6 +230,21 @@ def test_ctrl_c_and_sigterm_finish_the_step_and_save_it(place, tmp_path, monkeyp
     assert lines[-2].startswith("stopped and saved")
     assert resumed(place, folder) == 2 * TASK - step  # not one step is lost
     same(folder, place / "whole")
+
+
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.integers(1, 2 * TASK), min_size=1, max_size=3), st.booleans())
+def test_stopped_at_any_steps_it_goes_on_to_the_same_bits(place, steps, saved):
+    """Each life is stopped after so many steps of its own: by a signal, which saves, or without a warning."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "run"
+        for step in steps:
+            with pytest.MonkeyPatch.context() as patch:
+                stop_at(patch, f"step {step}", (lambda: os.kill(os.getpid(), signal.SIGINT)) if saved else interrupt)
+                with contextlib.suppress(KeyboardInterrupt):
+                    resume(folder, data=place / "data", progress=Ear()) if folder.exists() else start(place, folder)
+        resume(folder, data=place / "data", progress=Ear())
+        same(folder, place / "whole")
 
 
 def test_what_has_diverged_is_not_kept(place, tmp_path):
