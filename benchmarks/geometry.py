@@ -308,10 +308,12 @@ WITH = Setting(weight=1e-5, length=1e-5)
 def prices() -> Iterable[Setting]:
     for length in (1e-5, 3e-5, 1e-4, 3e-6):
         yield replace(WITH, length=length)
-    for weight in (1e-5, 3e-5, 1e-4, 3e-4):
+    for weight in (1e-5, 3e-5):
         yield replace(WITHOUT, weight=weight)
-    for length in (1e-5, 3e-5, 1e-4):
+    for length in (3e-5, 1e-4):
         yield replace(WITH, length=length, beta=1.0)
+    for weight in (1e-4, 3e-4):
+        yield replace(WITHOUT, weight=weight)
 
 
 def main_contrast() -> Iterable[Setting]:
