@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python benchmarks/pictures.py [NAME ...]
 
-    sizes    active neurons and depth against S and I (spheres_size, spheres_iterations)
-    phase    neurons, depth and accuracy over the prices of weight and activity (spheres_phase)
-    length   accuracy, synapses and locality against the price of length (geometry_prices)
+    sizes    active neurons and depth against S and I
+    phase    neurons, depth and accuracy over the prices of weight and activity
+    length   accuracy, synapses and locality against the price of length
 
 Each is a PNG in docs/results, under 300 KB. A figure whose rows are not there yet is left out, and said.
 """
@@ -12,14 +12,24 @@ Each is a PNG in docs/results, under 300 KB. A figure whose rows are not there y
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
+import geometry
 import numpy as np
+import spheres
 from matplotlib.figure import Figure
 from rows import FOLDER, Rows
 
 Found = list[dict[str, str]]
 RULES = {"plain": "tab:blue", "residual_output": "tab:orange"}
+
+
+def found(name: str, settings: Iterable[Any]) -> Found:
+    """The rows that are there of these settings."""
+    rows = Rows.of(name)
+    return [row for s in settings for row in rows.where(**asdict(s))]
 
 
 def column(rows: Found, name: str) -> np.ndarray:
@@ -28,20 +38,20 @@ def column(rows: Found, name: str) -> np.ndarray:
 
 
 def sizes() -> Figure | None:
-    size, iterations = Rows.of("spheres_size").rows, Rows.of("spheres_iterations").rows
+    size, iterations = found("spheres", spheres.size()), found("spheres", spheres.iterations())
     if not iterations and not size:
         return None
     figure = Figure((9, 6), layout="constrained")
     axes = figure.subplots(2, 2, sharey="row", squeeze=False)
     for at, (rows, key, what) in enumerate(((size, "S", "neurons S"), (iterations, "I", "iterations I"))):
         for rule, colour in RULES.items():
-            found = sorted((row for row in rows if row["rule"] == rule), key=lambda row: float(row[key]))
-            if not found:
+            of = sorted((row for row in rows if row["rule"] == rule), key=lambda row: float(row[key]))
+            if not of:
                 continue
-            x = column(found, key)
-            axes[0, at].plot(x, column(found, "active"), "o-", color=colour, label=rule)
-            axes[1, at].plot(x, column(found, "readout"), "o-", color=colour, label=f"{rule}: readout")
-            axes[1, at].plot(x, column(found, "mean_depth"), "s:", color=colour, label=f"{rule}: mean")
+            x = column(of, key)
+            axes[0, at].plot(x, column(of, "active"), "o-", color=colour, label=rule)
+            axes[1, at].plot(x, column(of, "readout"), "o-", color=colour, label=f"{rule}: readout")
+            axes[1, at].plot(x, column(of, "mean_depth"), "s:", color=colour, label=f"{rule}: mean")
         axes[1, at].set_xlabel(what)
         axes[1, at].legend(fontsize="small")
     axes[0, 0].set(ylabel="active hidden neurons", ylim=(0, None))
@@ -52,7 +62,7 @@ def sizes() -> Figure | None:
 
 
 def phase() -> Figure | None:
-    rows = Rows.of("spheres_phase").rows
+    rows = found("spheres", spheres.phase())
     if not rows:
         return None
     weights, activities = (sorted({float(row[key]) for row in rows}) for key in ("weight", "activity"))
@@ -74,7 +84,8 @@ def phase() -> Figure | None:
 
 
 def length() -> Figure | None:
-    rows = sorted((r for r in Rows.of("geometry_prices").rows if float(r["length"])), key=lambda r: float(r["length"]))
+    lengths = (replace(geometry.WITH, length=length) for length in (0.0, 3e-6, 1e-5, 3e-5, 1e-4))
+    rows = found("geometry", lengths)
     if not rows:
         return None
     x = column(rows, "length")
@@ -88,7 +99,8 @@ def length() -> Figure | None:
     for ax, (label, names) in zip(figure.subplots(1, 3), panels, strict=True):
         for name in names:
             ax.plot(x, column(rows, name), "o-", label=name, color=colours.get(name))
-        ax.set(xscale="log", xlabel="price of length", ylabel=label)
+        ax.set_xscale("symlog", linthresh=3e-6)
+        ax.set(xlabel="price of length", ylabel=label)
         ax.grid(alpha=0.3)
         ax.legend(fontsize="small")
     return figure

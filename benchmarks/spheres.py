@@ -10,11 +10,11 @@
     size        S = 1,000 to 8,000           }
     phase       weight x activity over powers of ten, residual output, S = 500: neurons, depth, accuracy
 
-Each finished run is a row of docs/results/rows/spheres_STUDY.csv; rows that are there are not computed again, and
-`--most` stops after so many new ones. `--table` prints means and spreads of what is there and trains nothing. Two
-shells in 10 dimensions, 4,000 training samples; 2,000 others are the validation and 2,000 more the test set. Penalties
-act as subgradients, as in the paper. Neurons that stay silent for a whole epoch leave (urn.compaction), and those
-silent at one l are left out at this l until the next tenth epoch.
+Each finished run is a row of docs/results/rows/spheres.csv, for every study that asks for it; rows that are there are
+not computed again, and `--most` stops after so many new ones. `--table` prints means and spreads of what is there and
+trains nothing. Two shells in 10 dimensions, 4,000 training samples; 2,000 others are the validation and 2,000 more the
+test set. Penalties act as subgradients, as in the paper. Neurons that stay silent for a whole epoch leave
+(urn.compaction), and those silent at one l are left out at this l until the next tenth epoch.
 """
 
 from __future__ import annotations
@@ -292,10 +292,10 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=1000)
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
-    rows = Rows.of(f"spheres_{args.study}")
+    rows, settings = Rows.of("spheres"), list(STUDIES[args.study]())
     if args.table:
-        return table(rows.rows)
-    todo = [s for s in STUDIES[args.study]() if not rows.has(**asdict(s))]
+        return table([row for s in settings for row in rows.where(**asdict(s))])
+    todo = [s for s in settings if not rows.has(**asdict(s))]
     for s in todo[: args.most]:
         found = row(s)
         rows.add(**asdict(s), **found)
