@@ -345,7 +345,7 @@ def anchors() -> Iterable[Setting]:
         yield replace(none, model="local", radius=2, seed=seed)
 
 
-LIVE = 256  # hidden neurons of the MLP: what is live in `main`, with the length term
+LIVE = 741  # hidden neurons of the MLP: what is live with the length term (seed 0)
 
 STUDIES = {"prices": prices, "main": main_contrast, "controls": controls, "depth": depth, "anchors": anchors}
 
