@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nesa.canvas import AMOUNT, FAINT, INPUT, SIGNED, array, note, page, tidy
+from nesa.connectome import Synapses
 
 CELLS = 500  # an image of more cells a side shows nothing more, and takes ten times as long
 LEAST = 0.06  # of an axis: so wide is a level drawn at least, or three neurons beside a thousand would not be seen
@@ -56,13 +57,14 @@ def strips(levels: NDArray[Any], cells: int = CELLS) -> Strips:
     )
 
 
-def strongest(W: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:
-    """Of each block, begun by ``rows`` and ``columns``, the entry that is largest in size, with its sign."""
-    for axis, starts in ((0, rows), (1, columns)):
-        if len(starts) < W.shape[axis]:
-            top, bottom = np.maximum.reduceat(W, starts, axis), np.minimum.reduceat(W, starts, axis)
-            W = np.where(top >= -bottom, top, bottom)
-    return W
+def strongest(synapses: Synapses, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float32]:
+    """Of each block of W, begun by ``rows`` and ``columns``, the entry that is largest in size, with its sign."""
+    image = np.zeros((len(rows), len(columns)), dtype=np.float32)
+    row = np.searchsorted(rows, synapses.receiver, side="right") - 1
+    column = np.searchsorted(columns, synapses.sender, side="right") - 1
+    cells, first = np.unique(row * len(columns) + column, return_index=True)  # synapses come strongest first
+    image.flat[cells] = synapses.weight[first]
+    return image
 
 
 def weight_matrix(W: Any, order: Any, levels: Any, title: str = "weights", limit: float = 0.25) -> Figure:
@@ -71,40 +73,40 @@ def weight_matrix(W: Any, order: Any, levels: Any, title: str = "weights", limit
     ``order`` is a permutation of the neurons, by default (None) `level_order`. A synapse is live when it is not zero
     and both its neurons are; colours end at +- ``limit``.
     """
-    W, levels = array(W), array(levels)
+    synapses, levels = Synapses.of(W), array(levels)
     order = level_order(levels) if order is None else array(order)
-    W, levels = W[np.ix_(order, order)], levels[order]
+    S, levels = len(order), levels[order]
+    rank = np.argsort(order)
+    synapses = Synapses(rank[synapses.sender], rank[synapses.receiver], synapses.weight)
     figure = page(10.5, 5.8, title)
     figure.set_layout_engine("constrained")  # only one of the two panels is square
     whole, live = figure.subplots(1, 2, width_ratios=(1, 1.7))
-    cells = np.linspace(0, len(W), min(len(W), CELLS), endpoint=False).astype(np.int64)
+    cells = np.linspace(0, S, min(S, CELLS), endpoint=False).astype(np.int64)
     image = whole.imshow(
-        strongest(W, cells, cells),
+        strongest(synapses, cells, cells),
         cmap=SIGNED,
         vmin=-limit,
         vmax=limit,
-        extent=(0, len(W), len(W), 0),
+        extent=(0, S, S, 0),
         interpolation="nearest",
     )
-    tidy(whole, f"all {len(W):,} neurons, {int((levels < 0).sum()):,} of them silent", "sender", "receiver")
-    awake = np.flatnonzero(levels >= 0)
-    alive = W[np.ix_(awake, awake)]
-    rows, columns = np.flatnonzero(alive.any(1)), np.flatnonzero(alive.any(0))
-    alive = alive[np.ix_(rows, columns)]
-    receivers, senders = levels[awake[rows]], levels[awake[columns]]
+    tidy(whole, f"all {S:,} neurons, {int((levels < 0).sum()):,} of them silent", "sender", "receiver")
+    alive = synapses.take((levels[synapses.sender] >= 0) & (levels[synapses.receiver] >= 0))
+    rows, receiver = np.unique(alive.receiver, return_inverse=True)
+    columns, sender = np.unique(alive.sender, return_inverse=True)
     tidy(
         live,
-        f"live: {np.count_nonzero(alive):,} synapses from {len(columns):,} to {len(rows):,} neurons",
+        f"live: {len(alive.weight):,} synapses from {len(columns):,} to {len(rows):,} neurons",
         "senders by level and their number",
         "receivers by level (and their number)",
     )
-    if alive.size:
-        y, x = strips(receivers), strips(senders)
-        mesh = strongest(alive, y.starts, x.starts)
+    if len(rows):
+        y, x = strips(levels[rows]), strips(levels[columns])
+        mesh = strongest(Synapses(sender, receiver, alive.weight), y.starts, x.starts)
         live.pcolormesh(x.edges, y.edges, mesh, cmap=SIGNED, vmin=-limit, vmax=limit, rasterized=True)
         _mark(live, x, y)
     live.set(xlim=(0, 1), ylim=(1, 0))
-    if not alive.size:
+    if not len(rows):
         live.set(xticks=[], yticks=[])
         live.text(0.5, 0.5, "no live synapses", ha="center", color=FAINT)
     figure.colorbar(image, ax=[whole, live], shrink=0.75, extend="both").set_label("weight", fontsize=9)

@@ -20,6 +20,7 @@ _EPILOG = """examples:
   nesa verify runs/vision-20250101-120000
   nesa prove runs/vision-20250101-120000
   nesa compare runs/vision-20250101-120000 runs/mine --html compare.html
+  nesa report runs/vision-20250101-120000
 
 exit codes: 0 done, 1 the run failed, 2 wrong input, 130 interrupted, 143 terminated
 """
@@ -131,6 +132,14 @@ def _parser() -> argparse.ArgumentParser:
     for kind, what in (("html", "one page with curves, for any browser"), ("markdown", "the tables as Markdown")):
         compare.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write {what}, too")
     compare.add_argument("--csv", type=Path, metavar="FILE", help="write every number in full, too")
+    report = command(
+        "report",
+        "write a run's tables and figures into report.md and one self-contained report.html",
+        "examples:\n  nesa report runs/mine\n  nesa report runs/mine --out reports/mine\n\n"
+        "A run that is still going or has stopped is reported as far as it is.\n",
+    )
+    report.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    report.add_argument("--out", type=Path, metavar="DIR", help="folder for the report (default: the run's)")
 
     command(
         "schema",
@@ -149,6 +158,7 @@ def _add_curriculum(parser: argparse.ArgumentParser) -> None:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--data", type=Path, metavar="DIR", help=_DATA)
+    parser.add_argument("--no-film", action="store_true", help="no animation of the structure in training")
     parser.add_argument("--quiet", action="store_true", help="messages and warnings only, no progress")
 
 

@@ -6,7 +6,8 @@
 | epoch | ``train/TASK/X``, X one of TRAIN | optimiser step |
 | task_claimed | ``accumulation/*``, ``accumulation/level_L``; the table as text | index of the task |
 | evaluated | ``accuracy/TASK``; R as text when its row is complete | index of the task just learnt |
-| figure | ``figures/NAME`` | index of the task, or as told |
+| histogram | ``histograms/NAME`` | index of the task |
+| figure | ``figures/NAME``, animations too | index of the task, or as told |
 
 Written with TensorBoard's own event writer: neither torch nor TensorFlow is imported. Hyper-parameters go into the
 same event file as everything else, so no sub-run appears; there is deliberately no experiment summary, because
@@ -120,6 +121,10 @@ class Board:
             row = names.index(event["after"])
             if not any(R[row, : row + 1] != R[row, : row + 1]):  # no NaN is left in what task `after` must show
                 self._write([_text("tables/accuracy", tables.accuracy_markdown(names, R))], step, time)
+        elif kind == "histogram":
+            self._write(
+                [_histogram(f"histograms/{event['name']}", event["edges"], event["counts"])], event["step"], time
+            )
         elif kind == "figure":
             path = self._folder / event["file"]
             if path.is_file():  # figures are for people: one that somebody deleted is not an error
@@ -173,12 +178,26 @@ def _text(tag: str, text: str) -> Any:
     return summary_v2.text_pb(tag, text).value[0]
 
 
-def _image(tag: str, png: bytes) -> Any:
+def _histogram(tag: str, edges: Sequence[float], counts: Sequence[int]) -> Any:
+    """Counts (n) between edges (n + 1)."""
+    from tensorboard.compat.proto import tensor_pb2
+    from tensorboard.plugins.histogram import metadata
+
+    rows = [number for row in zip(edges[:-1], edges[1:], counts, strict=True) for number in row]
+    tensor = tensor_pb2.TensorProto(  # type: ignore[attr-defined]
+        dtype="DT_DOUBLE", double_val=rows, tensor_shape={"dim": [{"size": len(counts)}, {"size": 3}]}
+    )
+    return _value(tag=tag, metadata=metadata.create_summary_metadata(tag, ""), tensor=tensor)
+
+
+def _image(tag: str, content: bytes) -> Any:
+    """A PNG, or a GIF, which TensorBoard plays (its own add_video wants moviepy, and not the version that there is)."""
     from tensorboard.compat.proto import summary_pb2
 
-    width, height = struct.unpack(">II", png[16:24])  # the header of every PNG
+    gif = content.startswith(b"GIF")
+    width, height = struct.unpack("<HH", content[6:10]) if gif else struct.unpack(">II", content[16:24])
     image = summary_pb2.Summary.Image(  # type: ignore[attr-defined]
-        width=width, height=height, colorspace=4, encoded_image_string=png
+        width=width, height=height, colorspace=4, encoded_image_string=content
     )
     return _value(tag=tag, image=image)
 

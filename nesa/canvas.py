@@ -37,6 +37,7 @@ INPUT = "#d8d8d8"
 INK = "#262626"
 FAINT = "#8c8c8c"
 SIGNED = "RdBu_r"
+WARM, COLD = "#b2182b", "#2166ac"  # its red and its blue
 AMOUNT = "YlGnBu"
 DPI = 110
 SIZE = 300_000  # bytes: what a file may weigh before its colours are reduced

@@ -97,6 +97,7 @@ def _run(args: argparse.Namespace) -> int:
                     data=args.data,
                     command=["nesa", *args.words],
                     progress=progress,
+                    film=not args.no_film,
                 )
             _where(folder)
     return 0
@@ -109,7 +110,7 @@ def _resume(args: argparse.Namespace) -> int:
         from nesa.run import resume
 
         with Progress(quiet=args.quiet) as progress:
-            resume(args.run, data=args.data, device=args.device, progress=progress)
+            resume(args.run, data=args.data, device=args.device, progress=progress, film=not args.no_film)
     _where(args.run)
     return 0
 
@@ -185,6 +186,14 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _report(args: argparse.Namespace) -> int:
+    from nesa.report import report
+
+    for path in report(args.run, args.out):
+        print(path)
+    return 0
+
+
 def _schema(args: argparse.Namespace) -> int:
     import json
 
@@ -202,6 +211,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "verify": _verify,
     "prove": _prove,
     "compare": _compare,
+    "report": _report,
     "schema": _schema,
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.colors import to_rgba
@@ -17,57 +17,109 @@ from nesa.canvas import FAINT, INK, INPUT, array, page, task_colour
 
 # Forward, backward, lateral: the paper's red, green and black (its fig 6), in shades that the colour-blind can tell.
 COLOURS = {"forward": "#d55e00", "lateral": "#000000", "backward": "#009e73"}
-DIRECTIONS = {"forward": np.greater, "lateral": np.equal, "backward": np.less}  # of (height of receiver, of sender)
+DIRECTIONS = {"forward": np.greater, "lateral": np.equal, "backward": np.less}  # of height gained, against 0
+
+
+class Synapses(NamedTuple):
+    """Live synapses as a list of E: sending neuron, receiving neuron, weight; the strongest first."""
+
+    sender: NDArray[np.int64]
+    receiver: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+    @staticmethod
+    def of(W: Any) -> Synapses:
+        """Those of W (S, S), row = receiver."""
+        W = array(W)
+        receiver, sender = np.nonzero(W)
+        weight = W[receiver, sender]
+        order = np.argsort(-np.abs(weight), kind="stable")
+        return Synapses(sender[order], receiver[order], weight[order])
+
+    def take(self, which: Any) -> Synapses:
+        """Those at a mask or a slice."""
+        return Synapses(self.sender[which], self.receiver[which], self.weight[which])
+
+
+def places(positions: Any, levels: Any = None) -> NDArray[np.float64]:
+    """Where neurons are drawn, (S, 3): their own positions on a grid.
+
+    Without a grid (all positions equal) z is the level, and each level is a disc whose area is its number of neurons;
+    what never varies stands with the inputs.
+    """
+    positions = array(positions)
+    if levels is None or len(positions) == 0 or np.ptp(positions, axis=0).any():
+        return positions.astype(np.float64, copy=False)
+    positions = positions.astype(np.float64)
+    height = np.maximum(array(levels), 0)
+    turn = np.pi * (3 - 5**0.5)  # the golden angle: neighbours keep their distance, as in a sunflower
+    for level in np.unique(height):
+        here = height == level
+        k = np.arange(int(here.sum()))
+        radius = np.sqrt(k + 0.5)
+        positions[here] = np.stack([radius * np.cos(k * turn), radius * np.sin(k * turn), np.full(len(k), level)], 1)
+    return positions
+
+
+def shares(synapses: Synapses, height: NDArray[Any]) -> dict[str, tuple[int, float]]:
+    """How many synapses go forward, sideways and backward, and their share of the sum of |W|."""
+    rise = height[synapses.receiver] - height[synapses.sender]
+    size = np.abs(synapses.weight.astype(np.float64))
+    total = float(size.sum()) or 1.0
+    masks = {way: compare(rise, 0) for way, compare in DIRECTIONS.items()}
+    return {way: (int(mask.sum()), float(size[mask].sum()) / total) for way, mask in masks.items()}
 
 
 def connectome(
-    W: Any, positions: Any, levels: Any = None, owner: Any = None, count: int = 20_000, title: str = "connectome"
+    W: Any, positions: Any, levels: Any = None, owner: Any = None, count: int = 15_000, title: str = "connectome"
 ) -> Figure:
     """The live synapses in space (paper fig 6): forward red, backward green, lateral black.
 
-    ``positions`` is (S, 3) as (x, y, z). Directions compare ``levels`` of sender and receiver where they are given,
-    else z. Of more than ``count`` synapses the strongest are drawn; strength is opacity. ``owner`` (S,) colours the
-    neurons: -2 input, k >= 0 task k, -3 an output port.
+    ``positions`` is (S, 3) as (x, y, z), placed by `places`. Directions compare ``levels`` where they are given, else
+    z. Of more than ``count`` synapses the strongest are drawn; strength is opacity. ``owner`` (S,) colours the neurons:
+    -2 input, k >= 0 task k, -3 an output port.
     """
-    W, positions = array(W), array(positions).astype(np.float64)
+    given = array(positions).astype(np.float64)
+    positions = places(given, levels)
     height = positions[:, 2] if levels is None else array(levels)
-    receivers, senders = np.flatnonzero(W.any(1)), np.flatnonzero(W.any(0))
-    size = np.abs(W[np.ix_(receivers, senders)])
-    live = np.count_nonzero(size)
-    least = np.partition(size, -count, axis=None)[-count] if live > count else 0
-    rows, columns = np.nonzero((size >= least) & (size > 0))
-    drawn, strengths = (receivers[rows], senders[columns]), size[rows, columns]
+    live = Synapses.of(W)
+    drawn = live.take(slice(count))
     figure = page(7.6, 6.8, title)
     axes = figure.add_subplot(projection="3d", computed_zorder=False)
     assert isinstance(axes, Axes3D)
     handles = []
-    total = size.sum(dtype=np.float64)
-    for layer, (way, compare) in enumerate(DIRECTIONS.items()):
-        mask = compare(height[receivers, None], height[None, senders])
-        share = size.sum(where=mask, dtype=np.float64) / total if live else 0.0
-        label = f"{way} {np.count_nonzero(size[mask]):,} ({share:.0%} of |W|)"
+    rise = height[drawn.receiver] - height[drawn.sender]
+    for layer, (way, (number, share)) in enumerate(shares(live, height).items()):
+        label = f"{way} {number:,} ({share:.0%} of |W|)"
         handles.append(Line2D([], [], color=COLOURS[way], lw=2, label=label))
-        here = compare(height[drawn[0]], height[drawn[1]])
-        if here.any():
-            colours = np.tile(to_rgba(COLOURS[way]), (int(here.sum()), 1))
-            opacity = min(0.8, 30 / np.sqrt(here.sum()))  # a crowd must not become a solid block
-            colours[:, 3] = opacity * (0.1 + 0.9 * strengths[here] / strengths.max())
-            ends = np.stack([positions[drawn[1][here]], positions[drawn[0][here]]], axis=1)
+        here = drawn.take(DIRECTIONS[way](rise, 0))
+        if len(here.weight):
+            colours = np.tile(to_rgba(COLOURS[way]), (len(here.weight), 1))
+            opacity = min(0.8, 30 / np.sqrt(len(here.weight)))  # a crowd must not become a solid block
+            colours[:, 3] = opacity * (0.1 + 0.9 * np.abs(here.weight / drawn.weight[0]))
+            ends = np.stack([positions[here.sender], positions[here.receiver]], axis=1)
             axes.add_collection3d(
                 Line3DCollection(ends, colors=colours, linewidths=0.6, zorder=2 + layer), autolim=False
             )
-    seen = np.union1d(receivers, senders)
+    seen = np.union1d(live.receiver, live.sender)
     _neurons(axes, positions[seen], None if owner is None else array(owner)[seen])
-    _space(axes, positions)
-    shown = f"{len(rows):,} strongest of {live:,} synapses" if len(rows) < live else f"{live:,} synapses"
+    _space(axes, positions, grid=positions is given)
+    shown = f"{len(drawn.weight):,} strongest of " if len(drawn.weight) < len(live.weight) else ""
     figure.legend(
-        handles=handles, title=shown, loc="outside lower center", ncols=3, fontsize=8, title_fontsize=8, frameon=False
+        handles=handles,
+        title=f"{shown}{len(live.weight):,} synapses",
+        loc="outside lower center",
+        ncols=3,
+        fontsize=8,
+        title_fontsize=8,
+        frameon=False,
     )
     return figure
 
 
-def _space(axes: Axes3D, positions: NDArray[Any]) -> None:
-    """The box around all neurons: x and y as the image lies, y downwards, z upwards; nothing but its edges."""
+def _space(axes: Axes3D, positions: NDArray[Any], *, grid: bool) -> None:
+    """The box around all neurons: x and y as the image lies, y downwards, z upwards; nothing but its edges. Without a
+    grid only z, the level, means anything."""
     low, high = positions.min(0), positions.max(0)
     flat = high - low < 1e-9  # neurons on a line or in a plane still need a box
     low, high = low - 0.5 * flat, high + 0.5 * flat
@@ -80,6 +132,8 @@ def _space(axes: Axes3D, positions: NDArray[Any]) -> None:
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_pane_color((1, 1, 1, 0))  # type: ignore[attr-defined]
         axis.line.set_color(FAINT)  # type: ignore[attr-defined]
+    if not grid:
+        axes.set(xticks=[], yticks=[], xlabel="", ylabel="", zlabel="level")
     axes.grid(False)
     axes.set_rasterized(True)  # thousands of lines would make an SVG of megabytes
 

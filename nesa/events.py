@@ -24,6 +24,7 @@ REQUIRED = {
     "task_claimed": tables.ACCUMULATION,
     "evaluated": ("after", "task", "accuracy"),
     "figure": ("name", "step", "file"),
+    "histogram": ("name", "step", "edges", "counts"),
     "warning": ("message",),
 }
 

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from nesa.anatomy import activities, receptive_fields, weight_matrix
 from nesa.canvas import INK, INPUT, array, ink_on, note, page, short, task_colour, task_hatch, tidy
 from nesa.connectome import connectome
+from nesa.course import training_curves
 
 __all__ = [
     "accuracy_matrix",
@@ -26,6 +27,7 @@ __all__ = [
     "neurons_by_level",
     "owner_flow",
     "receptive_fields",
+    "training_curves",
     "weight_matrix",
 ]
 
@@ -89,7 +91,7 @@ def neurons_by_level(rows: Rows, title: str = "neurons by level and owner", limi
 
 
 def depth_over_tasks(rows: Rows, iterations: int | None = None, title: str = "depth over tasks") -> Figure:
-    """Readout depth, mean depth and graph depth of each task's network, from 0 to ``iterations``."""
+    """Readout depth, mean depth and graph depth of each task's network, from 0 to ``iterations`` at least."""
     if not rows:
         return note(page(6.4, 3, title), "no task has been claimed yet")
     figure = page(max(5.0, 2.6 + 0.8 * len(rows)), 3.6, title)
@@ -100,7 +102,7 @@ def depth_over_tasks(rows: Rows, iterations: int | None = None, title: str = "de
         values = np.array([np.nan if row[key] is None else row[key] for row in rows], dtype=float)
         axes.plot(x, values, marker=marker, ls=dashes, color=colour, label=key.removeprefix("depth_"), ms=6, lw=1.6)
         highest = max(highest, np.nan_to_num(values).max())
-    axes.set(xlim=(-0.4, len(rows) - 0.6), ylim=(0, (iterations or int(np.ceil(highest))) + 0.4))
+    axes.set(xlim=(-0.4, len(rows) - 0.6), ylim=(0, max(iterations or 0, int(np.ceil(highest))) + 0.4))
     axes.set_xticks(x, short([row["task"] for row in rows]), rotation=30 if len(rows) > 6 else 0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#e6e6e6", lw=0.7)

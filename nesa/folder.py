@@ -1,6 +1,6 @@
 """The run folder as a place: what lies where, reading it, and writing a file so that it is whole or as it was.
 
-Reading needs no lock and no torch. Only nesa.record writes into a run.
+Reading needs no lock and no torch. Only nesa.record writes into a run, and nesa.report its own files.
 """
 
 from __future__ import annotations

@@ -101,6 +101,21 @@ def holder(folder: str | Path) -> dict[str, Any] | None:
     return who if isinstance(who, dict) else None
 
 
+def is_held(folder: str | Path) -> bool:
+    """Whether some process holds the lock now; nothing is written, and a folder without a lock file is free."""
+    try:
+        file = os.open(Path(folder) / NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 def _name(who: dict[str, Any] | None) -> str:
     if who is None:
         return "another process"

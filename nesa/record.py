@@ -1,4 +1,4 @@
-"""The record of a run: the only module that writes into a run folder.
+"""The record of a run: the only module that writes into a run folder, but for the report that nesa.report adds.
 
     curriculum.yaml     resolved, enough to repeat the run
     environment.json    see nesa.environment
@@ -6,7 +6,8 @@
     tensorboard/        event file, see nesa.board
     accuracy.csv        see nesa.tables
     accumulation.csv    see nesa.tables
-    tasks/NAME/         checkpoint.pt, structure.npz, figures as PNG and SVG; training.pt while the task is in hand
+    tasks/NAME/         checkpoint.pt, structure.npz, figures as PNG and SVG, evolution.gif, connectome.html;
+                        training.pt while the task is in hand
     figures/            figures of the run as a whole
     lock                see nesa.lock
 
@@ -219,6 +220,22 @@ class Record:
         It lies in tasks/TASK/, or in figures/ without a task; ``step`` is the index of the task unless told. A figure
         of the same name and task is replaced.
         """
+        from nesa.canvas import render
+
+        return self._shown(name, render(figure), task, step)
+
+    def animation(self, name: str, gif: bytes, task: str) -> Path:
+        """Save an animation as tasks/TASK/NAME.gif and show it in TensorBoard; its path."""
+        return self._shown(name, {"gif": gif}, task, None)
+
+    def page(self, name: str, html: str, task: str) -> Path:
+        """Save an HTML page as tasks/TASK/NAME.html."""
+        path = self._made(task_folder(self.folder, task)) / f"{file_name(name)}.html"
+        write_whole(path, html.encode())
+        return path
+
+    def _shown(self, name: str, files: Mapping[str, bytes], task: str | None, step: int | None) -> Path:
+        """Files of one picture by their kinds, and the event that shows the first of them."""
         if step is None:
             if task is None:
                 raise ValueError(f"figure {name!r} belongs to no task, so it needs a step")
@@ -226,14 +243,11 @@ class Record:
             if step is None:
                 raise ValueError(f"figure {name!r} is of {task!r}, a task that has not started")
         folder = self._made(self.folder / "figures" if task is None else task_folder(self.folder, task))
-        stem = file_name(name)
-        from nesa.canvas import render
-
-        for kind, data in render(figure).items():
-            write_whole(folder / f"{stem}.{kind}", data)
-        path = folder / f"{stem}.png"
-        self.event("figure", name=name, task=task, step=step, file=path.relative_to(self.folder).as_posix())
-        return path
+        paths = [folder / f"{file_name(name)}.{kind}" for kind in files]
+        for path, data in zip(paths, files.values(), strict=True):
+            write_whole(path, data)
+        self.event("figure", name=name, task=task, step=step, file=paths[0].relative_to(self.folder).as_posix())
+        return paths[0]
 
     def close(self) -> None:
         """Close the files and let go of the folder; may be called twice."""

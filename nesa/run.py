@@ -46,9 +46,10 @@ def run(
     data: Path | None = None,
     command: Sequence[str] | None = None,
     progress: Progress | None = None,
+    film: bool = True,
 ) -> Path:
-    """Trains the curriculum and returns the run folder. Raises UserError for wrong input, before anything is
-    written, and RunFailed when training cannot go on."""
+    """Trains the curriculum, with an animation of each task or without (film), and returns the run folder. Raises
+    UserError for wrong input, before anything is written, and RunFailed when training cannot go on."""
     curriculum = curriculum if seed is None else replace(curriculum, seed=seed)
     place = check_device(device)
     progress = progress or Progress(quiet=True)
@@ -58,13 +59,20 @@ def run(
     folder = out / name if name else new_folder(out, run_name(curriculum, tasks))
     facts = environment(curriculum.seed, device, command)
     with _stoppable(folder, progress) as stop, Record.create(folder, dump(curriculum), facts) as record:
-        session = Session(curriculum, tasks, record, place, progress, machine(facts), stop)
+        session = Session(curriculum, tasks, record, place, progress, machine(facts), stop, film=film)
         session.begin(notes)
         session.go(0)
     return folder
 
 
-def resume(folder: Path, *, data: Path | None = None, device: str = "cpu", progress: Progress | None = None) -> Path:
+def resume(
+    folder: Path,
+    *,
+    data: Path | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    film: bool = True,
+) -> Path:
     """Goes on from the last checkpoint that is whole, to the same result as a run that was never interrupted.
 
     A finished run is left as it is. Raises RunFolderError when the curriculum or the data are not those that the run
@@ -79,8 +87,8 @@ def resume(folder: Path, *, data: Path | None = None, device: str = "cpu", progr
             progress.message(f"{folder}: this run is finished; nothing to resume")
             return folder
         tasks, notes = load_tasks(curriculum, data, progress)
-        facts = environment(curriculum.seed, device)
-        session = Session(curriculum, tasks, record, place, progress, machine(facts), stop)
+        facts = machine(environment(curriculum.seed, device))
+        session = Session(curriculum, tasks, record, place, progress, facts, stop, film=film)
         continuation.check_data(folder, record.events, fallbacks(tasks), session.digests)
         changes = [f"resumed although {change}" for change in continuation.changes(folder, device)]
         first, inside, damage = session.restore()

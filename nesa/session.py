@@ -14,21 +14,26 @@ import torch
 
 from nesa import continuation, measure, metrics, tables
 from nesa.accumulating import AccumulatingURN
-from nesa.accumulation import Accumulation
+from nesa.accumulation import PORT, Accumulation
 from nesa.config import Curriculum
 from nesa.curriculum import dump
 from nesa.digest import data_digest, digest, event_digest
-from nesa.errors import RunFailed, UserError
+from nesa.errors import RunFailed, RunFolderError, UserError
+from nesa.film import Film, snapshot
+from nesa.folder import load_structure
 from nesa.progress import Progress
 from nesa.record import Record
 from nesa.saved import EARLIER, FORMAT, PROBE, TRAINING
+from nesa.scene import scene
 from nesa.seeds import derive
 from nesa.stop import Stop
 from nesa.strategy import Pruning, make_learner
 from nesa.stream import TaskData
+from nesa.wiring import wiring
 from urn.geometry import Layout, Metric
 
 PROBES = 256  # test samples that are kept with each task and its logits for them, to prove that they never change
+WIDEST = 0.6  # where histograms of weights end, for all runs; what lies outside counts in the last bin
 ROOM = 0.1  # a task needs at least this share of the hidden neurons to be free
 
 
@@ -62,7 +67,10 @@ class Session:
         progress: Progress,
         machine: dict[str, Any],
         stop: Stop | None = None,
+        *,
+        film: bool = True,
     ):
+        """film: whether the structure is filmed while it is trained."""
         self.curriculum, self.record, self.progress, self.device = curriculum, record, progress, device
         self.machine, self.stop = machine, stop
         self.digests = [data_digest(task) for task in tasks]
@@ -70,6 +78,7 @@ class Session:
         self.metric = Metric(curriculum.penalties.beta, 1.0)
         self._digests: dict[str, str] = {}  # of the files that the task in hand has written
         self.probes: dict[str, torch.Tensor] = {}  # each task's logits on its probe batch, right after its claim
+        self.film = Film() if film and curriculum.learner.name == "neural_pruning" else None
         self.started = time.perf_counter()  # a resumed run counts the seconds of its finished tasks
         network = curriculum.network
         self.accumulation = Accumulation(
@@ -134,6 +143,8 @@ class Session:
     def _task(self, k: int, state: dict[str, Any] | None = None) -> None:
         data, config = self.tasks[k], self.curriculum.tasks[k]
         self._make_room(data.name, tell=state is None)
+        if self.film is not None:
+            self.film = Film(state.get("film") if state is not None else None)
         began = time.perf_counter() - (state["task_seconds"] if state is not None else 0.0)
         if state is None:
             self.record.event(
@@ -178,6 +189,10 @@ class Session:
                 val=fields["val_accuracy"],
                 live=fields["live_neurons"],
             )
+            if self.film is not None:
+                assert isinstance(self.learner, Pruning)
+                model = self.learner.model
+                self.film.add(model.worker.W.data, model.index, f"epoch {fields['epoch'] + 1}", fields["live_neurons"])
         elif name == "settled":
             self._settled = fields
         elif name == "warning":
@@ -248,18 +263,46 @@ class Session:
     def _draw(self, data: TaskData, network, owner, levels, strength) -> None:
         from nesa import figures
 
-        show = self.record.figure
-        rows = tables.accumulation(self.record.events)
-        show("weights", figures.weight_matrix(network.W.data, None, levels, f"{data.name}: weights"), data.name)
-        show("activities", figures.activities(strength, levels, f"{data.name}: activities"), data.name)
-        show("neurons_by_level", figures.neurons_by_level(rows), data.name)
-        show("depth", figures.depth_over_tasks(rows), data.name)
-        new = (owner == self.accumulation.claims.index(self.accumulation.find(data.name))).nonzero().flatten()
+        show, name = self.record.figure, data.name
+        rows, iterations = tables.accumulation(self.record.events), self.curriculum.network.iterations
+        W, positions = network.W.data, network.layout.positions
+        grid = network.layout.plane is not None
+        show("weights", figures.weight_matrix(W, None, levels, f"{name}: weights"), name)
+        show("activities", figures.activities(strength, levels, f"{name}: activities"), name)
+        drawn = figures.connectome(W, positions, None if grid else levels, owner, title=f"{name}: connectome")
+        show("connectome", drawn, name)
+        show("neurons_by_level", figures.neurons_by_level(rows), name)
+        show("depth", figures.depth_over_tasks(rows, iterations), name)
+        number = self.accumulation.claims.index(self.accumulation.find(name))
+        new = (owner == number).nonzero().flatten()
         if data.shape is not None and len(new):
-            W_in = network.W.data[new][:, network.layout.inputs]
-            channels, H, W = data.shape
-            title = f"{data.name}: what the new neurons read of the image"
-            show("receptive_fields", figures.receptive_fields(W_in, (H, W), channels=channels, title=title), data.name)
+            W_in = W[new][:, network.layout.inputs]
+            channels, H, width = data.shape
+            title = f"{name}: what the new neurons read of the image"
+            fields = figures.receptive_fields(W_in, (H, width), channels=channels, title=title)
+            show("receptive_fields", fields, name)
+        self._show_added(name, W[(owner == number) | (owner == PORT)])
+        if self.film is not None:
+            members = self.accumulation.find(name).members
+            last = snapshot(W, members, "settled", len(new))
+            at = dict(zip(members.tolist(), levels.tolist(), strict=True))
+            layout = self.accumulation.layout
+            gif = self.film.gif(name, last, layout.positions, layout.inputs, at)
+            self.record.animation("evolution", gif, name)
+
+    def _show_added(self, name: str, W: torch.Tensor) -> None:
+        """What task `name` has added: the weights in its rows W (n_k, n) as a histogram, and the page of the connectome
+        so far, unless somebody has taken away what it is drawn from."""
+        weights = W[W != 0].cpu().clamp(-WIDEST, WIDEST)
+        counts, edges = np.histogram(weights, np.linspace(-WIDEST, WIDEST, 61))
+        step = tables.task_indices(self.record.events)[name]
+        self.record.event("histogram", name="new_weights", task=name, step=step, edges=edges, counts=counts)
+        claimed = [claim.name for claim in self.accumulation.claims]
+        try:
+            web = wiring({task: load_structure(self.record.folder, task) for task in claimed})
+        except RunFolderError:
+            return
+        self.record.page("connectome", scene(web, title=f"connectome after {name}"), name)
 
     def _save(self, k: int) -> None:
         """Task k's checkpoint; the event says by digests what the run has written so far."""
@@ -286,6 +329,7 @@ class Session:
             "task_seconds": time.perf_counter() - began,
             "run_seconds": time.perf_counter() - self.started,
             "training": training,
+            "film": None if self.film is None else self.film.state(),
         }
         self.record.checkpoint(name, state | {"digest": digest(state)}, TRAINING, EARLIER)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import sys
 import pytest
 import yaml
 from matplotlib.figure import Figure
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
+from tensorboard.util.tensor_util import make_ndarray
 
 from nesa import tables
 from nesa.board import Board, hyper_parameters
@@ -141,6 +144,29 @@ def test_figures_are_shown_with_the_task_as_step(run):
     assert [(image.step, image.width, image.height) for image in shown] == [(0, 220, 110), (1, 220, 110)]
     for image, task in zip(shown, ("edges", "shapes"), strict=True):
         assert image.encoded_image_string == (run / "tasks" / task / "weights.png").read_bytes()
+
+
+def test_an_animation_is_shown_as_it_is(tmp_path):
+    frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "blue")]
+    gif = io.BytesIO()
+    frames[0].save(gif, "gif", save_all=True, append_images=frames[1:])
+    with Record.create(tmp_path / "x", CURRICULUM, {}) as record:
+        record.event("run_started", name="trial", seed=3, tasks=["edges", "shapes"])
+        path = record.animation("evolution", gif.getvalue(), "shapes")
+    assert path == tmp_path / "x" / "tasks" / "shapes" / "evolution.gif"
+    (shown,) = read(tmp_path / "x").Images("figures/evolution")
+    assert (shown.step, shown.width, shown.height) == (1, 30, 20)
+    assert shown.encoded_image_string == gif.getvalue() == path.read_bytes()
+
+
+def test_histograms_are_buckets_with_their_edges(tmp_path):
+    with Record.create(tmp_path / "x", CURRICULUM, {}) as record:
+        record.event("run_started", name="trial", seed=3, tasks=["edges"])
+        record.event("histogram", name="new_weights", task="edges", step=0, edges=[-1.0, 0.0, 2.0], counts=[3, 5])
+    view = read(tmp_path / "x")
+    (shown,) = view.Tensors("histograms/new_weights")
+    assert make_ndarray(shown.tensor_proto).tolist() == [[-1, 0, 3], [0, 2, 5]]
+    assert view.SummaryMetadata("histograms/new_weights").plugin_data.plugin_name == "histograms"
 
 
 def test_curriculum_and_tables_are_texts(run):

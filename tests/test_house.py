@@ -29,6 +29,8 @@ AVALANCHE = {"nesa.accumulating", "nesa.learner", "nesa.strategy"} | RIVALS
 TRAINING = {"nesa.run", "nesa.settling"} | AVALANCHE
 READERS = (
     "nesa.report",
+    "nesa.scene",
+    "nesa.wiring",
     "nesa.compare",
     "nesa.leaflet",
     "nesa.curves",
