@@ -5,7 +5,9 @@ they were. Trained with NeuralPruning as a plugin of Avalanche's own Naive strat
 from __future__ import annotations
 
 import itertools
+import runpy
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -307,6 +309,16 @@ def test_a_diverging_task_is_stopped_and_can_be_tried_again(optimizer):
     for k in range(2):
         assert torch.equal(answers(model, k), references[k])
     assert torch.isfinite(answers(model, 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "update", "compaction", "seed"),
+    [("sgd", "plain", True, 0), ("adamw", "residual_both", False, 1), ("proximal", "residual_input", True, 2)],
+)
+def test_five_tasks_and_a_sixth_that_diverges(optimizer, update, compaction, seed):
+    """A few of the combinations of benchmarks/exactness.py."""
+    script = Path(__file__).parent.parent / "benchmarks" / "exactness.py"
+    assert runpy.run_path(str(script))["combination"](optimizer, update, compaction, seed) == []
 
 
 # --- seeds ----------------------------------------------------------------------------------------------------------
