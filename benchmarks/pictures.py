@@ -100,7 +100,7 @@ def length() -> Figure | None:
         for name in names:
             ax.plot(x, column(rows, name), "o-", label=name, color=colours.get(name))
         ax.set_xscale("symlog", linthresh=3e-6)
-        ax.set(xlabel="price of length", ylabel=label)
+        ax.set(xlabel="price of length", ylabel=label, ylim=(0, None))
         ax.grid(alpha=0.3)
         ax.legend(fontsize="small")
     return figure
