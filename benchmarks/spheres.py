@@ -223,6 +223,8 @@ TINY = replace(CHOSEN, S=500)
 
 def choice() -> Iterable[Setting]:
     yield TINY
+    yield replace(TINY, rule="residual_output", inputs_receive=True, literal=True, output="relu")
+    yield replace(TINY, rule="residual_output", literal=True)
     for inner, spacing, thickness in ((1.0, 1.0, 0.5), (1.0, 2.0, 0.0), (1.0, 1.0, 0.0)):
         yield replace(TINY, inner=inner, spacing=spacing, thickness=thickness)
     yield replace(TINY, batch=512)
