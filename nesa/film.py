@@ -58,8 +58,8 @@ def snapshot(W: Any, index: Any, label: str, neurons: int, count: int = KEPT) ->
     weight = W[receiver, sender]
     best = weight.abs().topk(min(count, len(weight))).indices
     number = index.to(torch.int32).to(W.device)
-    parts = number[sender[best]], number[receiver[best]], weight[best].to(torch.float16)
-    return Snapshot(label, *(part.cpu() for part in parts), live, neurons)
+    senders, receivers = number[sender[best]].cpu(), number[receiver[best]].cpu()
+    return Snapshot(label, senders, receivers, weight[best].to(torch.float16).cpu(), live, neurons)
 
 
 class Film:
