@@ -263,6 +263,7 @@ def test_run_hands_on_what_was_asked(capsys, runs, tmp_path):
         "seed": 4,
         "device": "cpu",
         "data": Path("d"),
+        "film": True,
         "command": ["nesa", *words],
     }
     lines = capsys.readouterr().out.splitlines()
@@ -291,7 +292,7 @@ def test_resume(capsys, runs, tmp_path):
     assert cli.main(["resume", str(tmp_path / "x"), "--data", "d"]) == 0
     folder, more = runs.calls[0]
     assert isinstance(more.pop("progress"), Progress)
-    assert (folder, more) == (tmp_path / "x", {"data": Path("d"), "device": "cpu"})
+    assert (folder, more) == (tmp_path / "x", {"data": Path("d"), "device": "cpu", "film": True})
     assert f"run: {tmp_path / 'x'}\n" in capsys.readouterr().out
 
 
