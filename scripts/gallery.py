@@ -20,7 +20,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from browser import chromium, drag
+from browser import PATIENCE, chromium, drag
 from PIL import Image
 
 from nesa.board import Board
@@ -29,7 +29,6 @@ from nesa.folder import task_folder
 from nesa.report import report
 
 SIZE = 300_000
-PATIENCE = 240  # seconds that a page may take on a busy machine
 BOARD = {  # a page of TensorBoard, and what must be there before it is complete
     "scalars": ("#timeseries&tagFilter=accumulation", "scalar-card"),
     "custom": ("#custom_scalars", "tf-custom-scalar-multi-line-chart-card"),

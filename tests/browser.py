@@ -20,6 +20,7 @@ FLAGS = (
     "--enable-unsafe-swiftshader",
     "--window-size=1400,1000",
 )
+PATIENCE = 300  # seconds that a page may take where much else is running
 
 
 def missing() -> str:
@@ -44,6 +45,9 @@ def chromium(profile: Path, *, offline: bool = False) -> Iterator[Any]:
     options.binary_location = shutil.which("chromium") or ""
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    driver.set_script_timeout(PATIENCE)
+    driver.set_page_load_timeout(PATIENCE)
+    driver.command_executor.client_config.timeout = PATIENCE
     try:
         if offline:
             driver.set_network_conditions(offline=True, latency=0, throughput=0)
