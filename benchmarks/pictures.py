@@ -5,6 +5,7 @@
     sizes    active neurons and depth against S and I
     phase    neurons, depth and accuracy over the prices of weight and activity
     length   accuracy, synapses and locality against the price of length
+    claim    NESA's claim: accuracy with and without what is reused, depth, neurons, for every seed
 
 Each is a PNG in docs/results, under 300 KB. A figure whose rows are not there yet is left out, and said.
 """
@@ -106,10 +107,48 @@ def length() -> Figure | None:
     return figure
 
 
+def claim() -> Figure | None:
+    """NESA's claim at a glance: a line or a bar a seed, task by task."""
+    rows = Rows.of("nesa").where(condition="main", keys="") if (FOLDER / "nesa.csv").exists() else []
+    if not rows:
+        return None
+    tasks = [row["task"] for row in sorted(rows, key=lambda row: int(row["place"])) if row["seed"] == rows[0]["seed"]]
+    seeds = sorted({row["seed"] for row in rows}, key=int)
+    by_seed = [[row for task in tasks for row in rows if (row["seed"], row["task"]) == (seed, task)] for seed in seeds]
+    x, width = np.arange(len(tasks)), 0.8 / len(seeds)
+    figure = Figure((11, 3.6), layout="constrained")
+    scores, depths, neurons = figure.subplots(1, 3)
+    for at, of in enumerate(by_seed):
+        place = x + (at - (len(seeds) - 1) / 2) * width
+        scores.bar(place, 100 * column(of, "accuracy_test"), 0.9 * width, color="#3f90da")
+        scores.bar(place[1:], 100 * column(of[1:], "accuracy_cut"), 0.9 * width, color="#1b3a57")
+        neurons.bar(place, column(of, "neurons_claimed"), 0.9 * width, color="#e76300")
+        reused = column(of, "neurons_reused")
+        neurons.bar(place, reused, 0.9 * width, bottom=column(of, "neurons_claimed"), color="#b9ac70")
+        for name, marker, colour in (
+            ("graph", "^", "black"),
+            ("readout", "o", "#3f90da"),
+            ("mean", "s", "#e76300"),
+        ):
+            values = column(of, f"depth_{name}")
+            depths.plot(x, values, marker=marker, color=colour, alpha=0.7, label=None if at else f"{name} depth")
+    scores.set(title="test accuracy (%); dark: synapses\nfrom earlier tasks' neurons cut", ylim=(0, 100))
+    depths.set(title="depth (iterations; steps of\nthe longest path)", ylim=(0, None))
+    depths.legend(fontsize="small")
+    neurons.set(title="hidden neurons: newly claimed (orange),\nread from earlier tasks (sand)", ylim=(0, None))
+    for ax in (scores, depths, neurons):
+        ax.title.set_fontsize(9.5)
+        ax.set_xticks(x, tasks)
+        ax.grid(axis="y", alpha=0.3)
+        ax.set_axisbelow(True)
+    return figure
+
+
 FIGURES: dict[str, tuple[str, Callable[[], Figure | None]]] = {
     "sizes": ("spheres-sizes.png", sizes),
     "phase": ("spheres-phase.png", phase),
     "length": ("geometry-length.png", length),
+    "claim": ("nesa-claim.png", claim),
 }
 
 

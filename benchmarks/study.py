@@ -16,14 +16,16 @@
     scratch-P       the same from scratch
     naive, ewc, replay, lwf, joint    the rivals, same network, loop and prices
 
-A finished task is a row of docs/results/rows/nesa.csv, and is not computed again. `random`, `healed` and `share` start
-from what main has learned, which --keep holds as files: they are made again where they are missing. Other keys of the
-curriculum are for trials: rows that were made with any carry them in the column `keys`.
+A finished task is a row of docs/results/rows/nesa.csv, and is not computed again; --table prints what is there.
+`random`, `healed` and `share` start from what main has learned, which --keep holds as files: they are made again where
+they are missing. Other keys of the curriculum are for trials: rows that were made with any carry them in the column
+`keys`.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -304,14 +306,48 @@ def randomised(accumulation: Accumulation, seed: int) -> Accumulation:
     return accumulation
 
 
+def table(rows: Rows) -> str:
+    """Markdown: a line for each condition and task, means over its seeds, +- the standard deviation."""
+    groups: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    for row in rows.rows:
+        groups.setdefault((row["condition"], row["keys"], row["task"]), []).append(row)
+    shown = {
+        "accuracy_test": 100.0,
+        "accuracy_cut": 100.0,
+        "healed": 100.0,
+        "neurons_claimed": 1.0,
+        "neurons_reused": 1.0,
+        "depth_readout": 1.0,
+        "depth_mean": 1.0,
+        "depth_graph": 1.0,
+        "accuracy_final": 100.0,
+    }
+    lines = [f"| condition | task | seeds | {' | '.join(shown)} |", "|---" * (len(shown) + 3) + "|"]
+    for (condition, keys, task), of in groups.items():
+        seeds = " ".join(row["seed"] for row in of)
+        cells = [spread([scale * float(row[key]) for row in of if row[key]]) for key, scale in shown.items()]
+        lines.append(f"| {condition} {keys} | {task} | {seeds} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    if not values:
+        return "-"
+    return f"{statistics.mean(values):.2f}" + (f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="+", metavar="CONDITION | key=value")
+    parser.add_argument("words", nargs="*", metavar="CONDITION | key=value")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--table", action="store_true")
     parser.add_argument("--rows", type=Path, help="another file than docs/results/rows/nesa.csv")
     args = parser.parse_intermixed_args()
+    if args.table:
+        print(table(Rows(args.rows) if args.rows else Rows.of("nesa")))
+        return
     conditions = [word for word in args.words if "=" not in word]
     rows = Rows(args.rows) if args.rows else Rows.of("nesa")
     for condition in conditions:
