@@ -1,4 +1,4 @@
-"""`nesa compare` of ten runs, as a command: wall time of the whole process, and whether torch was imported.
+"""`nesa compare` of ten runs, as a command: wall and processor time of its process, and whether torch was imported.
 
     python benchmarks/comparison.py RUN RUN ... [--rounds 3]
 
@@ -9,6 +9,7 @@ only imports numpy beside them, so that a busy machine is told from a slow comma
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -22,14 +23,17 @@ PROBE = (
 )
 
 
-def seconds(words: list[str], rounds: int) -> tuple[float, str]:
-    times, told = [], ""
+def seconds(words: list[str], rounds: int) -> tuple[str, str]:
+    """The median of wall and of processor seconds, in words, and the last line on stderr."""
+    walls, processors, told = [], [], ""
     for _ in range(rounds):
-        began = time.perf_counter()
+        began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        walls.append(time.perf_counter() - began)
+        processors.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         told = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
-    return statistics.median(times), told
+    return f"{statistics.median(walls):.2f} s ({statistics.median(processors):.2f} s of processor)", told
 
 
 def main() -> None:
@@ -43,7 +47,7 @@ def main() -> None:
         plain, torch = seconds([PROBE, "compare", *args.runs], args.rounds)
         whole, _ = seconds([PROBE, "compare", *args.runs, *files], args.rounds)
     print(f"{len(args.runs)} runs, median of {args.rounds}; torch imported: {torch}")
-    print(f"terminal {plain:.2f} s, with HTML and CSV {whole:.2f} s; a process that imports numpy alone {start:.2f} s")
+    print(f"terminal {plain}, with HTML and CSV {whole}; a process that imports numpy alone {start}")
 
 
 if __name__ == "__main__":

@@ -29,9 +29,16 @@ _RUN = """examples:
   nesa run curricula/vision.yaml --data ~/data --device cuda
   nesa run curricula/vision.yaml learner.name=ewc learner.params.lambda=10 --name ewc --seeds 0,1,2
 """
+_SWEEP = """example:
+  nesa sweep curricula/quickstart.yaml penalties.weight=1e-5,3e-5,1e-4 training.epochs=6,12 --seeds 0,1,2
+
+A key with one value holds for all runs. The same command goes on where it was stopped and skips what is finished.
+The runs, sweep.csv and the front of accuracy against size (front.png) lie in runs/NAME.
+"""
 _OVERRIDES = (
     "changes of single keys, such as training.epochs=3, tasks[1].source=digits or tasks.shapes.training.lr=1e-3"
 )
+_SEEDS = "one run for each seed, NAME-seed0 and so on; with --name, the same command skips those that are finished"
 _DATA = "folder with data sets; before $NESA_DATA and the cache directory"
 
 
@@ -82,8 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_curriculum(run)
     run.add_argument("--out", type=Path, metavar="DIR", help="folder that holds the runs (default: runs)")
     run.add_argument("--name", type=_name, help="name of the run's folder (default: the curriculum's and the time)")
-    run.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="one run for each seed (default: the curriculum's)")
+    run.add_argument("--seeds", type=_seeds, metavar="0,1,2", help=_SEEDS)
     _add_training(run)
+
+    sweep = command("sweep", "train a grid of curricula, one run for each combination of values", _SWEEP)
+    _add_curriculum(sweep, "key=value,value")
+    sweep.add_argument("--out", type=Path, metavar="DIR", help="folder that holds the sweep (default: runs)")
+    sweep.add_argument("--name", type=_name, help="name of the sweep's folder (default: the curriculum's, and -sweep)")
+    sweep.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="each combination with each of these seeds")
+    _add_training(sweep)
 
     resume = command("resume", "go on with an interrupted run", "example:\n  nesa resume runs/vision-seed0\n")
     resume.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
@@ -96,6 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_curriculum(check)
     check.add_argument("--print", action="store_true", help="print the resolved curriculum")
+
+    check.add_argument(
+        "--estimate", action="store_true", help="neurons, memory and time that the run will want on this machine's CPU"
+    )
 
     tasks = command(
         "tasks",
@@ -141,6 +159,17 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     report.add_argument("--out", type=Path, metavar="DIR", help="folder for the report (default: the run's)")
 
+    export = command(
+        "export",
+        "write the network of one task as a file that needs nothing of this project",
+        "examples:\n  nesa export runs/mine --task shapes --to shapes.pt2\n"
+        "  nesa export runs/mine --task shapes --to shapes.onnx\n\n"
+        ".pt2 is torch.export's format, .onnx wants `pip install 'nesa[onnx]'`. Raw samples in, logits out.\n",
+    )
+    export.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    export.add_argument("--task", required=True, metavar="T", help="a finished task of the run")
+    export.add_argument("--to", required=True, type=Path, metavar="FILE", help="where to write, .pt2 or .onnx")
+
     command(
         "schema",
         "print the JSON Schema of a curriculum, for editors",
@@ -150,9 +179,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_curriculum(parser: argparse.ArgumentParser) -> None:
+def _add_curriculum(parser: argparse.ArgumentParser, override: str = "key=value") -> None:
     parser.add_argument("curriculum", metavar="CURRICULUM.yaml", help="the curriculum")
-    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=_OVERRIDES)
+    parser.add_argument("overrides", nargs="*", default=[], metavar=override, help=_OVERRIDES)
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:

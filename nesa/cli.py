@@ -81,26 +81,56 @@ def _run(args: argparse.Namespace) -> int:
     from nesa.progress import Progress
 
     curriculum = load(args.curriculum, args.overrides)
-    seeds = args.seeds or [curriculum.seed]
+    options = {"device": args.device, "data": args.data, "command": ["nesa", *args.words], "film": not args.no_film}
+    if args.seeds and len(args.seeds) > 1:
+        return _run_seeds(args, curriculum, options)
+    seed = args.seeds[0] if args.seeds else curriculum.seed
     with _terminable():
         from nesa.run import run
 
-        for seed in seeds:
-            name = f"{args.name}-seed{seed}" if args.name and len(seeds) > 1 else args.name
-            with Progress(quiet=args.quiet) as progress:
-                folder = run(
-                    replace(curriculum, seed=seed),
-                    out=args.out,
-                    name=name,
-                    seed=seed,
-                    device=args.device,
-                    data=args.data,
-                    command=["nesa", *args.words],
-                    progress=progress,
-                    film=not args.no_film,
-                )
-            _where(folder)
+        with Progress(quiet=args.quiet) as progress:
+            seeded = replace(curriculum, seed=seed)
+            folder = run(seeded, out=args.out, name=args.name, seed=seed, progress=progress, **options)
+    _where([folder])
     return 0
+
+
+def _run_seeds(args: argparse.Namespace, curriculum: Curriculum, options: dict[str, Any]) -> int:
+    """Without a name each run is a new one, named after the time and the fallbacks; with one, what is there counts."""
+    from nesa import series
+    from nesa.progress import Progress
+
+    planned = series.seeded(curriculum, args.out or Path("runs"), args.name or curriculum.name, args.seeds)
+    if args.name:
+        series.check(planned)
+    folders = []
+    with _terminable():
+        from nesa.run import run
+
+        for number, (seeded, folder) in enumerate(planned, start=1):
+            with Progress(quiet=args.quiet) as progress:
+                progress.message(f"run {number} of {len(planned)}: {folder if args.name else f'seed {seeded.seed}'}")
+                if not args.name:
+                    folder = run(seeded, out=args.out, seed=seeded.seed, progress=progress, **options)
+                elif not series.ensure(seeded, folder, progress=progress, **options):
+                    progress.message("finished before, skipped")
+            folders.append(folder)
+    _where(folders)
+    return 0
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from nesa.sweep import plan, sweep, text
+
+    rows = plan(args.curriculum, args.overrides, args.out or Path("runs"), args.name, args.seeds)
+    with _terminable():
+        options = {"device": args.device, "data": args.data, "command": ["nesa", *args.words], "film": not args.no_film}
+        sweep(rows, quiet=args.quiet, **options)
+    print(text(rows), end="")
+    place = rows[0].folder.parent
+    files = [name for name in ("sweep.csv", "front.png", "front.svg") if (place / name).exists()]
+    print(f"sweep: {place} ({', '.join(files)})\nsee: tensorboard --logdir {place} --samples_per_plugin images=100")
+    return 1 if any(row.status != "finished" for row in rows) else 0
 
 
 def _resume(args: argparse.Namespace) -> int:
@@ -111,7 +141,7 @@ def _resume(args: argparse.Namespace) -> int:
 
         with Progress(quiet=args.quiet) as progress:
             resume(args.run, data=args.data, device=args.device, progress=progress, film=not args.no_film)
-    _where(args.run)
+    _where([args.run])
     return 0
 
 
@@ -125,6 +155,10 @@ def _check(args: argparse.Namespace) -> int:
     print(f"{args.curriculum}: {_summary(curriculum)}")
     for note in _notes(curriculum):
         print(f"note: {note}")
+    if args.estimate:
+        from nesa.estimate import estimate, lines
+
+        print("\n".join(lines(estimate(curriculum))))
     return 0
 
 
@@ -194,6 +228,13 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _export(args: argparse.Namespace) -> int:
+    from nesa.export import export
+
+    print(f"wrote {export(args.run, args.task, args.to)}")
+    return 0
+
+
 def _schema(args: argparse.Namespace) -> int:
     import json
 
@@ -206,12 +247,14 @@ def _schema(args: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "resume": _resume,
+    "sweep": _sweep,
     "check": _check,
     "tasks": _tasks,
     "verify": _verify,
     "prove": _prove,
     "compare": _compare,
     "report": _report,
+    "export": _export,
     "schema": _schema,
 }
 
@@ -243,8 +286,15 @@ def _notes(curriculum: Curriculum) -> list[str]:
     return notes
 
 
-def _where(folder: Path) -> None:
-    print(f"run: {folder}\nsee: tensorboard --logdir {folder} --samples_per_plugin images=100")
+def _where(folders: Sequence[Path]) -> None:
+    """What came of a run, or of several seeds of one curriculum, and where it lies."""
+    from nesa import leaflet
+    from nesa.compare import together
+
+    print(leaflet.summary(together(folders)))
+    print("\n".join(f"run: {folder}" for folder in folders))
+    shown = f"--logdir {folders[0]}" if len(folders) == 1 else f"--logdir {folders[0].parent}"
+    print(f"see: tensorboard {shown} --samples_per_plugin images=100")
 
 
 def _write(path: Path, text: str) -> None:

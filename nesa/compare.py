@@ -183,6 +183,13 @@ def compare(folders: Sequence[str | Path]) -> Comparison:
     return Comparison(sides, tasks, clashes, tuple(_notes(sides)), {k: v for k, v in keys.items() if k != "seed"})
 
 
+def together(folders: Sequence[str | Path]) -> Comparison:
+    """Runs of one curriculum as the single side of a comparison with nothing."""
+    runs = tuple(Run(folder) for folder in folders)
+    side = Side("A", _name(runs), runs)
+    return Comparison((side,), tuple(runs[0].tasks), {}, tuple(_notes((side,))), {})
+
+
 def grouped(runs: Sequence[Run]) -> tuple[Side, ...]:
     """Runs of one curriculum and one data situation, each with another seed, are one side."""
     groups: list[tuple[str, list[Run]]] = []

@@ -22,6 +22,7 @@ REQUIRED = {
     "task_started": ("task", "index"),
     "epoch": ("task", "epoch", "step"),
     "task_claimed": tables.ACCUMULATION,
+    "forecast": ("task", "index", "tasks_more"),
     "evaluated": ("after", "task", "accuracy"),
     "figure": ("name", "step", "file"),
     "histogram": ("name", "step", "edges", "counts"),

@@ -37,6 +37,7 @@ TASK = (  # measure, heading, kind
     ("depth_graph", "graph", STEPS),
     ("synapses", "synapses", COUNT),
 )
+ROOM = ("neurons_free", "free", COUNT)
 RUN = (
     ("acc", "mean test %", SHARE),
     ("bwt", "BWT", SHARE),
@@ -111,6 +112,18 @@ def page(comparison: Comparison, pairs: Pairs = ()) -> str:
     parts.append(f"<details><summary>Every number</summary>{_html(*everything(comparison))}</details>")
     head = f'<meta charset="utf-8"><title>{escape(_title(comparison))}</title><style>{STYLE}</style>'
     return f"<!doctype html>\n<html lang=en><head>{head}</head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
+
+
+def summary(comparison: Comparison, width: int = columns.WIDTH) -> str:
+    """What a run, or several seeds of one curriculum, came to: one line a task, means and spreads over the seeds."""
+    side, cells = comparison.sides[0], comparison.cells
+    tasks = [task for task in comparison.tasks if (task, "accuracy", side.label) in cells]
+    wanted = [m for m in (*TASK, ROOM) if m[0] != "synapses"]  # one block of 80 columns for one run
+    shown = [m for m in wanted if any((task, m[0], side.label) in cells for task in tasks)]
+    if all(_unchanged(comparison, task) for task in tasks):
+        shown = [m for m in shown if m[0] != "accuracy_end"]
+    rows = [[task, *(value(cells.get((task, m[0], side.label)), m[2]) for m in shown)] for task in tasks]
+    return columns.terminal(["task", *(m[1] for m in shown)], rows, width)
 
 
 def board_names(comparison: Comparison) -> list[tuple[str, str]]:
@@ -188,12 +201,7 @@ def _task_table(comparison: Comparison, task: str, name: str, measures: Sequence
     """No table where nothing was measured; no column that is empty, or that repeats the one before it (end %)."""
     cells, labels = comparison.cells, [side.label for side in comparison.sides]
     shown = [m for m in measures if any((task, m[0], label) in cells for label in labels)]
-    same = all(
-        cells[task, "accuracy_end", label].values == cells[task, "accuracy", label].values
-        for label in labels
-        if (task, "accuracy_end", label) in cells
-    )
-    shown = [m for m in shown if m[0] != "accuracy_end" or not same]
+    shown = [m for m in shown if m[0] != "accuracy_end" or not _unchanged(comparison, task)]
     if not shown:
         return []
     rows = [[label, *(value(cells.get((task, m[0], label)), m[2]) for m in shown)] for label in labels]
@@ -202,6 +210,13 @@ def _task_table(comparison: Comparison, task: str, name: str, measures: Sequence
         if any(row):
             rows.append([f"{label} - {labels[0]}", *row])
     return [([name, *(m[1] for m in shown)], [row for row in rows if any(row[1:])])]
+
+
+def _unchanged(comparison: Comparison, task: str) -> bool:
+    """Whether the task scores after the last task what it scored right after its own, on every side."""
+    cells, labels = comparison.cells, [side.label for side in comparison.sides]
+    pairs = [(cells.get((task, "accuracy", label)), cells.get((task, "accuracy_end", label))) for label in labels]
+    return all(a is None or b is None or a.by_run == b.by_run for a, b in pairs)
 
 
 def _likeness(found: Likeness) -> list[str]:

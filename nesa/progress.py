@@ -8,7 +8,9 @@ results.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 import time
 from typing import Any, TextIO
 
@@ -77,11 +79,12 @@ class Progress:
 
     def message(self, text: str) -> None:
         """One line for people, above the bar."""
-        self._line(text)
+        self._line(self._fitted(text))
 
     def warning(self, text: str) -> None:
         """One line that must not be missed."""
-        self._line(f"{YELLOW}warning:{PLAIN} {text}" if self.colour else f"warning: {text}")
+        words = self._fitted(f"warning: {text}")
+        self._line(words.replace("warning:", f"{YELLOW}warning:{PLAIN}", 1) if self.colour else words)
 
     def close(self) -> None:
         """Leave the bar; what was shown stays as text, and messages come below it."""
@@ -110,6 +113,18 @@ class Progress:
             colour="cyan" if self.colour else None,
             bar_format=BAR if unit else None,
         )
+
+    def _fitted(self, text: str) -> str:
+        """Broken between words where a terminal would break inside of one; files get each line as it is."""
+        if not self.terminal:
+            return text
+        width = shutil.get_terminal_size().columns
+        indent = [" " * (len(line) - len(line.lstrip()) + 2) for line in text.splitlines()]
+        broken = (
+            textwrap.wrap(line, width, subsequent_indent=more, break_long_words=False, break_on_hyphens=False)
+            for line, more in zip(text.splitlines(), indent, strict=True)
+        )
+        return "\n".join("\n".join(lines) for lines in broken)
 
     def _end(self) -> None:
         if self._bar is not None:

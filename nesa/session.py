@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nesa import continuation, measure, metrics, tables
+from nesa import continuation, measure, metrics, room, tables
 from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import PORT, Accumulation
 from nesa.config import Curriculum
@@ -34,7 +34,6 @@ from urn.geometry import Layout, Metric
 
 PROBES = 256  # test samples that are kept with each task and its logits for them, to prove that they never change
 WIDEST = 0.6  # where histograms of weights end, for all runs; what lies outside counts in the last bin
-ROOM = 0.1  # a task needs at least this share of the hidden neurons to be free
 
 
 def fallbacks(tasks: Sequence[TaskData]) -> list[str]:
@@ -251,8 +250,12 @@ class Session:
         self.record.checkpoint(data.name, probe, PROBE)
         self._digests = {"structure": digest(structure), "probe": digest(probe)}
         self._draw(data, network, owner, levels, strength)
+        row = next(e for e in reversed(self.record.events) if e["event"] == "task_claimed")
+        hidden = int((accumulation.owner >= -1).sum())
+        more = room.forecast(row["neurons_free"], row["neurons_claimed"], hidden)
+        self.record.event("forecast", task=data.name, index=k, tasks_more=more, neurons_hidden=hidden)
         self.progress.close()
-        self.progress.message(_lines(next(e for e in reversed(self.record.events) if e["event"] == "task_claimed")))
+        self.progress.message(_lines(row, more))
 
     @torch.no_grad()
     def _probe(self, data: TaskData) -> torch.Tensor:
@@ -339,7 +342,7 @@ class Session:
             return
         accumulation, layout = self.accumulation, self.accumulation.layout
         hidden = int((accumulation.owner >= -1).sum())
-        missing = int(ROOM * hidden) + 1 - len(accumulation.free)
+        missing = room.needed(hidden) - len(accumulation.free)
         if missing <= 0:
             return
         if not self.curriculum.learner.grow:
@@ -357,13 +360,17 @@ class Session:
         self.progress.warning(message)
 
 
-def _lines(row: dict[str, Any]) -> str:
-    """What a task has come to, for people."""
+def _lines(row: dict[str, Any], more: int | None) -> str:
+    """What a task has come to, for people. more: nesa.room.forecast."""
     cut = "" if row["accuracy_cut"] is None else f" ({row['accuracy_cut']:.1%} without what it reuses)"
     levels = ", ".join(map(str, row["levels_claimed"]))
     indent = " " * len(row["task"])
+    tasks = "such task fits" if more == 1 else "such tasks fit"
+    forecast = "" if more is None else f"; {more or 'no'} more {tasks} without growing"
     return (
         f"{row['task']}: test {row['accuracy_test']:.1%}{cut}, {row['accuracy_test_before']:.1%} before settling\n"
         f"{indent}  {row['neurons_claimed']} new neurons (by level: {levels}), {row['neurons_reused']} reused, "
-        f"{row['neurons_free']} free; depth {row['depth_readout']} by readout, {row['depth_mean']:.2f} mean"
+        f"{row['neurons_free']} free\n"
+        f"{indent}  depth {row['depth_readout']} by readout, {row['depth_mean']:.2f} mean, {row['depth_graph']} graph"
+        f"{forecast}"
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import stored_run
 
 from nesa import cli
 from nesa.errors import RunFailed, RunFolderError
@@ -226,7 +227,7 @@ def test_a_reader_that_goes_away_is_no_error():
 
 
 @pytest.fixture
-def runs(monkeypatch):
+def runs(monkeypatch, tmp_path):
     """Stands for nesa.run and nesa.verify; what they are called with, and ``fail`` to raise."""
     seen = SimpleNamespace(calls=[], fail=None, checks=[])
 
@@ -234,13 +235,13 @@ def runs(monkeypatch):
         seen.calls.append((curriculum, more))
         if seen.fail:
             raise seen.fail
-        return Path("runs") / (more["name"] or "some")
+        return stored_run.write(tmp_path / (more["name"] or "some"))
 
     def resume(folder, **more):
         seen.calls.append((folder, more))
         if seen.fail:
             raise seen.fail
-        return folder
+        return stored_run.write(folder)
 
     module, verify = ModuleType("nesa.run"), ModuleType("nesa.verify")
     module.run, module.resume = run, resume  # type: ignore[attr-defined]
@@ -264,12 +265,19 @@ def test_run_hands_on_what_was_asked(capsys, runs, tmp_path):
         "data": Path("d"),
         "command": ["nesa", *words],
     }
-    out = capsys.readouterr().out
-    assert out == "run: runs/x\nsee: tensorboard --logdir runs/x --samples_per_plugin images=100\n"
+    lines = capsys.readouterr().out.splitlines()
+    folder = tmp_path / "x"
+    assert lines[-2:] == [f"run: {folder}", f"see: tensorboard --logdir {folder} --samples_per_plugin images=100"]
+    assert lines[0].split()[:3] == ["task", "test", "%"] and [line.split()[0] for line in lines[1:3]] == [
+        "easy",
+        "hard",
+    ]
+    assert max(map(len, lines[:-2])) <= 80
 
 
-def test_run_several_seeds(runs):
-    assert cli.main(["run", str(QUICKSTART), "--seeds", "3,5", "--name", "x", "--device", "cuda:1"]) == 0
+def test_run_several_seeds(runs, tmp_path):
+    words = ["--seeds", "3,5", "--name", "x", "--device", "cuda:1", "--out", str(tmp_path)]
+    assert cli.main(["run", str(QUICKSTART), *words]) == 0
     assert [(c.seed, more["seed"], more["name"]) for c, more in runs.calls] == [(3, 3, "x-seed3"), (5, 5, "x-seed5")]
     assert runs.calls[0][1]["device"] == "cuda:1"
 
@@ -279,12 +287,12 @@ def test_a_bad_curriculum_never_reaches_the_run(runs, bad):
     assert runs.calls == []
 
 
-def test_resume(capsys, runs):
-    assert cli.main(["resume", "runs/x", "--data", "d"]) == 0
+def test_resume(capsys, runs, tmp_path):
+    assert cli.main(["resume", str(tmp_path / "x"), "--data", "d"]) == 0
     folder, more = runs.calls[0]
     assert isinstance(more.pop("progress"), Progress)
-    assert (folder, more) == (Path("runs/x"), {"data": Path("d"), "device": "cpu"})
-    assert capsys.readouterr().out.startswith("run: runs/x\n")
+    assert (folder, more) == (tmp_path / "x", {"data": Path("d"), "device": "cpu"})
+    assert f"run: {tmp_path / 'x'}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -372,6 +380,19 @@ def test_no_color_is_honoured(monkeypatch):
     text = play(Terminal())
     assert "\nwarning: falls back\n" in text or "\rwarning: falls back\n" in text
     assert "\033[3" not in text
+
+
+def test_a_terminal_breaks_lines_between_words(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream, words = Terminal(), "  " + "seven words " * 12
+    Progress(stream).message(words)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) > 1 and max(map(len, lines)) <= 40 and all(line.startswith("  ") for line in lines)
+    assert stream.getvalue().split() == words.split()
+    Progress(stream := io.StringIO()).message(words)
+    assert stream.getvalue() == words + "\n", "a file keeps the line"
 
 
 def test_quiet_keeps_what_matters():

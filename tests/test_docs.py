@@ -63,7 +63,7 @@ def empty(tmp_path, monkeypatch) -> Path:
 def nesa(words: list[str], *, train: bool) -> int:
     """One command line, carried out; one that trains is shortened, or only checked."""
     action = words[0]
-    if action in ("run", "resume", "verify", "report", "tasks") and not train:
+    if action in ("run", "sweep", "resume", "verify", "report", "tasks", "compare", "export") and not train:
         args = arguments.parse(words)
         if action == "run":
             load(args.curriculum, args.overrides)

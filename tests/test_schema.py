@@ -50,7 +50,9 @@ def test_shipped_curricula_pass_the_door_and_the_schema_that_they_name(path, val
 
 
 def test_shipped_curricula_exist():
-    assert {"cifar10_geometry", "quickstart", "spheres", "spheres_residual", "vision"} <= {path.stem for path in SHIPPED}
+    assert {"cifar10_geometry", "quickstart", "spheres", "spheres_residual", "vision"} <= {
+        path.stem for path in SHIPPED
+    }
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
