@@ -14,7 +14,7 @@ import textwrap
 import time
 from typing import Any, TextIO
 
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # no rate: it jumps
+BAR = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"  # no rate: it jumps
 YELLOW, PLAIN = "\033[33m", "\033[0m"
 
 
@@ -58,7 +58,9 @@ class Progress:
             settling = self._healing and number == self._epochs
             stage = "settling" if settling else f"epoch {number}/{self._epochs}"
             self._bar.set_description_str(f"{self._label} {stage}", refresh=False)
-            self._bar.set_postfix_str(text)
+            self._bar.set_postfix_str(
+                "  ".join(f"{name} {_figure(v)}" for name, v in figures.items() if name != "loss")
+            )
         elif not self.quiet:
             seconds = time.monotonic() - self._started
             self._line(f"{self._label}: epoch {number}/{self._epochs}  {text}  {seconds:.0f} s")
@@ -140,4 +142,6 @@ class Progress:
 
 
 def _figure(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
+    if isinstance(value, int):
+        return str(value) if value < 10_000 else f"{value / 1000:,.0f}k"
+    return f"{value:.4g}"

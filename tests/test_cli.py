@@ -351,7 +351,7 @@ def play(stream: io.StringIO, **options: bool) -> str:
         for epoch in (1, 2):
             for _ in range(4):
                 progress.step()
-            progress.epoch(epoch, loss=0.51234567, val_accuracy=0.9, live=12)
+            progress.epoch(epoch, loss=0.51234567, val_accuracy=0.9, live=12, synapses=41_234)
         progress.message("settled")
         progress.warning("falls back")
     return stream.getvalue()
@@ -360,7 +360,7 @@ def play(stream: io.StringIO, **options: bool) -> str:
 def test_a_file_gets_plain_lines():
     lines = play(io.StringIO()).splitlines()
     assert lines[:2] == ["cifar10: download ...", "[1/3] edges: 2 epochs of 4 steps"]
-    assert lines[2].startswith("[1/3] edges: epoch 1/2  loss 0.5123  val_accuracy 0.9  live 12")
+    assert lines[2].startswith("[1/3] edges: epoch 1/2  loss 0.5123  val_accuracy 0.9  live 12  synapses 41k")
     assert lines[4:] == ["settled", "warning: falls back"]
     assert len(lines) == 6
     assert not any("\r" in line or "\033" in line for line in lines)
@@ -370,7 +370,8 @@ def test_a_terminal_gets_one_bar(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     text = play(Terminal())
-    assert "[1/3] edges epoch 2/2" in text and "8/8" in text and "\r" in text
+    assert "[1/3] edges epoch 2/2 100%" in text and " left, val_accuracy 0.9  live 12  synapses 41k" in text
+    assert "\r" in text
     assert "\033[33mwarning:\033[0m falls back\n" in text
 
 
