@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     from nesa.progress import Progress
 
     curriculum = load(args.curriculum, args.overrides)
-    options = {"device": args.device, "data": args.data, "film": not args.no_film, "command": ["nesa", *args.words]}
+    options = {"device": args.device, "data": args.data, "command": ["nesa", *args.words], "film": not args.no_film}
     if args.seeds and len(args.seeds) > 1:
         return _run_seeds(args, curriculum, options)
     seed = args.seeds[0] if args.seeds else curriculum.seed
@@ -124,7 +124,8 @@ def _sweep(args: argparse.Namespace) -> int:
 
     rows = plan(args.curriculum, args.overrides, args.out or Path("runs"), args.name, args.seeds)
     with _terminable():
-        sweep(rows, device=args.device, data=args.data, command=["nesa", *args.words], quiet=args.quiet)
+        options = {"device": args.device, "data": args.data, "command": ["nesa", *args.words], "film": not args.no_film}
+        sweep(rows, quiet=args.quiet, **options)
     print(text(rows), end="")
     place = rows[0].folder.parent
     files = [name for name in ("sweep.csv", "front.png", "front.svg") if (place / name).exists()]

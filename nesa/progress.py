@@ -8,11 +8,13 @@ results.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 import time
 from typing import Any, TextIO
 
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # no rate: it jumps
+BAR = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"  # no rate: it jumps
 YELLOW, PLAIN = "\033[33m", "\033[0m"
 
 
@@ -56,7 +58,9 @@ class Progress:
             settling = self._healing and number == self._epochs
             stage = "settling" if settling else f"epoch {number}/{self._epochs}"
             self._bar.set_description_str(f"{self._label} {stage}", refresh=False)
-            self._bar.set_postfix_str(text)
+            self._bar.set_postfix_str(
+                "  ".join(f"{name} {_figure(v)}" for name, v in figures.items() if name != "loss")
+            )
         elif not self.quiet:
             seconds = time.monotonic() - self._started
             self._line(f"{self._label}: epoch {number}/{self._epochs}  {text}  {seconds:.0f} s")
@@ -77,11 +81,12 @@ class Progress:
 
     def message(self, text: str) -> None:
         """One line for people, above the bar."""
-        self._line(text)
+        self._line(self._fitted(text))
 
     def warning(self, text: str) -> None:
         """One line that must not be missed."""
-        self._line(f"{YELLOW}warning:{PLAIN} {text}" if self.colour else f"warning: {text}")
+        words = self._fitted(f"warning: {text}")
+        self._line(words.replace("warning:", f"{YELLOW}warning:{PLAIN}", 1) if self.colour else words)
 
     def close(self) -> None:
         """Leave the bar; what was shown stays as text, and messages come below it."""
@@ -111,6 +116,18 @@ class Progress:
             bar_format=BAR if unit else None,
         )
 
+    def _fitted(self, text: str) -> str:
+        """Broken between words where a terminal would break inside of one; files get each line as it is."""
+        if not self.terminal:
+            return text
+        width = shutil.get_terminal_size().columns
+        indent = [" " * (len(line) - len(line.lstrip()) + 2) for line in text.splitlines()]
+        broken = (
+            textwrap.wrap(line, width, subsequent_indent=more, break_long_words=False, break_on_hyphens=False)
+            for line, more in zip(text.splitlines(), indent, strict=True)
+        )
+        return "\n".join("\n".join(lines) for lines in broken)
+
     def _end(self) -> None:
         if self._bar is not None:
             self._bar.close()
@@ -125,4 +142,6 @@ class Progress:
 
 
 def _figure(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
+    if isinstance(value, int):
+        return str(value) if value < 10_000 else f"{value / 1000:,.0f}k"
+    return f"{value:.4g}"

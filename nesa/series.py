@@ -34,8 +34,8 @@ def ensure(
     *,
     device: str = "cpu",
     data: Path | None = None,
-    film: bool = True,
     command: Sequence[str] | None = None,
+    film: bool = True,
     progress: Progress,
 ) -> bool:
     """Makes `folder` the finished run of the curriculum; returns whether there was anything to do. Raises
@@ -46,7 +46,7 @@ def ensure(
             return False
         from nesa.run import resume
 
-        resume(folder, data=data, device=device, progress=progress, film=film)
+        resume(folder, data=data, device=device, film=film, progress=progress)
         return True
     from nesa.run import run
 
@@ -58,8 +58,8 @@ def ensure(
         device=device,
         data=data,
         command=command,
-        progress=progress,
         film=film,
+        progress=progress,
     )
     return True
 

@@ -187,6 +187,7 @@ class Session:
                 loss=fields["loss"],
                 val=fields["val_accuracy"],
                 live=fields["live_neurons"],
+                synapses=fields["live_synapses"],
             )
             if self.film is not None:
                 assert isinstance(self.learner, Pruning)

@@ -106,6 +106,7 @@ def sweep(
     device: str = "cpu",
     data: Path | None = None,
     command: Sequence[str] | None = None,
+    film: bool = True,
     quiet: bool = False,
 ) -> None:
     """Brings every row to its end and keeps sweep.csv and the front up to date."""
@@ -120,7 +121,9 @@ def sweep(
                 continue
             progress.message(name)
             try:
-                series.ensure(row.curriculum, row.folder, device=device, data=data, command=command, progress=progress)
+                series.ensure(
+                    row.curriculum, row.folder, device=device, data=data, command=command, film=film, progress=progress
+                )
                 row.read()
             except RunFailed as error:
                 row.status = f"failed: {error}"
