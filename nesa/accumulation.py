@@ -53,8 +53,9 @@ class Claim:
 
 class Accumulation:
     """layout: the whole network, with the ports of all tasks known so far. gain: factor on the He-normal standard
-    deviation sqrt(2 / S) of fresh weights. inputs_receive: whether input neurons may read other neurons after l = 0
-    (in the paper they are ordinary neurons then; where not, their rows are fixed at zero from the start)."""
+    deviation sqrt(2 / S) of fresh weights, where S counts the task's own port alone. inputs_receive: whether input
+    neurons may read other neurons after l = 0 (in the paper they are ordinary neurons then; where not, their rows are
+    fixed at zero from the start)."""
 
     def __init__(
         self, layout: Layout, gain: float = 1.0, *, inputs_receive: bool = True, dtype: torch.dtype = torch.float32
@@ -114,7 +115,7 @@ class Accumulation:
         n, n_fixed = len(index), len(inputs) + len(claimed)
         if not self.claims and self.inputs_receive:
             n_fixed = 0
-        std = self.gain * math.sqrt(2 / self.layout.S)
+        std = self.gain * math.sqrt(2 / self._neurons(port))
         W = torch.zeros(n, n, dtype=self.W.dtype)
         W[n_fixed:, : n - len(port)] = torch.randn(n - n_fixed, n - len(port), generator=generator, dtype=W.dtype) * std
         b = torch.zeros(n, dtype=W.dtype)
@@ -213,6 +214,11 @@ class Accumulation:
         return self
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    def _neurons(self, port: Tensor) -> int:
+        """S as a task sees it: without the ports of other tasks, so that its first weights do not depend on how many
+        tasks come before or after it."""
+        return self.layout.S - sum(map(len, self.layout.ports.values())) + len(port)
 
     def _rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Stored W[index][:, index] and b[index], contiguous."""

@@ -17,6 +17,7 @@ _EPILOG = """examples:
   nesa run curricula/quickstart.yaml
   nesa run curricula/vision.yaml training.epochs=3 tasks.shapes.training.lr=1e-3 --seeds 0,1,2
   nesa resume runs/vision-20250101-120000
+  nesa extend runs/vision-20250101-120000 more.yaml
   nesa verify runs/vision-20250101-120000
   nesa prove runs/vision-20250101-120000
   nesa compare runs/vision-20250101-120000 runs/mine --html compare.html
@@ -102,6 +103,19 @@ def _parser() -> argparse.ArgumentParser:
     resume = command("resume", "go on with an interrupted run", "example:\n  nesa resume runs/vision-seed0\n")
     resume.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     _add_training(resume)
+
+    extend = command(
+        "extend",
+        "add tasks to a finished run",
+        "examples:\n  nesa extend runs/mine more.yaml\n  nesa extend runs/mine more.yaml training.epochs=3\n\n"
+        "MORE.yaml lists the new tasks, under new names; training and penalties in it hold for\nthem, over the run's. "
+        "All else is the run's and is left out, or says the same; only\nlearner.grow may become true. The answers of "
+        "the earlier tasks stay as they are, bit\nfor bit. Interrupted, it goes on with nesa resume.\n",
+    )
+    extend.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run of neural_pruning")
+    extend.add_argument("more", type=Path, metavar="MORE.yaml", help="the further tasks")
+    extend.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=_OVERRIDES)
+    _add_training(extend)
 
     check = command(
         "check",

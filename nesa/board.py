@@ -2,7 +2,7 @@
 
 | event | tags | step |
 |---|---|---|
-| run_started | custom scalars layout, hyper-parameters, the curriculum as text | |
+| run_started | custom scalars layout, hyper-parameters, the curriculum as text (as it is by now) | |
 | epoch | ``train/TASK/X``, X one of TRAIN | optimiser step |
 | task_claimed | ``accumulation/*``, ``accumulation/level_L``; the table as text | index of the task |
 | evaluated | ``accuracy/TASK``; R as text when its row is complete | index of the task just learnt |
@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from nesa import tables
+from nesa.events import finished
 
 FOLDER = "tensorboard"
 TRAIN = {
@@ -73,14 +74,17 @@ class Board:
     def rebuilt(cls, folder: Path, curriculum: str, events: Sequence[Mapping[str, Any]]) -> Board:
         """A new event file that holds what ``events`` say, in place of the ones that are there.
 
-        Of the figures that share a file only the last is shown: the file holds no other.
+        Of the figures that share a file only the last is shown: the file holds no other. A run that was finished and
+        then extended is not finished any more.
         """
         for old in (folder / FOLDER).glob("events.out.tfevents.*"):
             old.unlink()
         board = cls(folder, curriculum)
         last = {event["file"]: at for at, event in enumerate(events) if event["event"] == "figure"}
+        ended = finished(events)
         for at, event in enumerate(events):
-            if event["event"] != "figure" or last[event["file"]] == at:
+            figure, end = event["event"] == "figure", event["event"] == "run_finished"
+            if (not figure or last[event["file"]] == at) and (not end or event is ended):
                 board._show(event)
         board.flush()
         return board
@@ -100,7 +104,7 @@ class Board:
         kind = event["event"]
         time = float(event["time"])
         first = not self._events
-        if kind in ("run_started", "task_started", "task_claimed", "evaluated"):
+        if kind in ("run_started", "extended", "task_started", "task_claimed", "evaluated"):
             self._events.append(event)
         if kind == "run_started" and first:  # TensorBoard reads one layout and one session a run
             self._write([_layout(), _text("curriculum", f"```yaml\n{self._curriculum}\n```")], 0, time)

@@ -145,6 +145,27 @@ def _resume(args: argparse.Namespace) -> int:
     return 0
 
 
+def _extend(args: argparse.Namespace) -> int:
+    from nesa.progress import Progress
+
+    with _terminable():
+        from nesa.run import extend
+
+        with Progress(quiet=args.quiet) as progress:
+            extend(
+                args.run,
+                args.more,
+                args.overrides,
+                data=args.data,
+                device=args.device,
+                command=["nesa", *args.words],
+                progress=progress,
+                film=not args.no_film,
+            )
+    _where(args.run)
+    return 0
+
+
 def _check(args: argparse.Namespace) -> int:
     from nesa.curriculum import dump, load
 
@@ -248,6 +269,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "resume": _resume,
     "sweep": _sweep,
+    "extend": _extend,
     "check": _check,
     "tasks": _tasks,
     "verify": _verify,

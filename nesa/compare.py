@@ -22,7 +22,7 @@ import yaml
 from nesa import metrics, tables
 from nesa.difference import unlike
 from nesa.errors import RunFolderError, UserError
-from nesa.events import read_events
+from nesa.events import began, finished, read_events
 from nesa.folder import CURRICULUM, load_structure, read_environment
 from nesa.likeness import Likeness, Structure, likeness
 
@@ -37,7 +37,7 @@ class Run:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.events = read_events(self.folder)
-        start = next((event for event in self.events if event["event"] == "run_started"), None)
+        start = began(self.events)
         if start is None:
             raise RunFolderError(f"{self.folder}: this run has not begun; start it with `nesa resume {self.folder}`")
         text = start.get("curriculum") or (self.folder / CURRICULUM).read_text("utf-8")
@@ -45,7 +45,8 @@ class Run:
         self.start, self.seed = start, start["seed"]
         self.tasks: list[str] = list(start["tasks"])
         self.environment = read_environment(self.folder)
-        self.finished = any(event["event"] == "run_finished" for event in self.events)
+        self.end = finished(self.events)
+        self.finished = self.end is not None
         self.names, self.R = tables.accuracy(self.events)
         self.rows = {row["task"]: row for row in tables.accumulation(self.events)}
         self.began = {event["task"]: event for event in self.events if event["event"] == "task_started"}
@@ -76,13 +77,13 @@ class Run:
         return {key: value for key, value in found.items() if not math.isnan(value)}
 
     def _whole(self) -> dict[str, float]:
-        if not self.finished:
+        if self.end is None:
             return {}
         found = {"acc": metrics.acc(self.R), "bwt": metrics.bwt(self.R), "forgetting": metrics.forgetting(self.R)}
         if self.rows:
             last = list(self.rows.values())[-1]
             found |= {key: last[key] for key in ("neurons_total", "neurons_free", "claimed_share")}
-        found["seconds"] = next(e["seconds"] for e in self.events if e["event"] == "run_finished")
+        found["seconds"] = self.end["seconds"]
         return {key: value for key, value in found.items() if not math.isnan(value)}
 
 

@@ -13,6 +13,7 @@ from nesa.difference import differences
 from nesa.digest import digest, event_digest
 from nesa.environment import environment
 from nesa.errors import RunFolderError
+from nesa.events import BEGINNINGS, began
 from nesa.folder import CURRICULUM, read_environment, task_folder
 from nesa.saved import EARLIER, FORMAT, TRAINING, read_state
 
@@ -21,14 +22,9 @@ SHOWN = 10  # differences that a message lists
 Event = Mapping[str, Any]
 
 
-def began(events: Sequence[Event]) -> Event | None:
-    """The event that says how the run began; None when it was stopped before that."""
-    return next((event for event in events if event["event"] == "run_started"), None)
-
-
 def check_curriculum(folder: Path, events: Sequence[Event]) -> None:
-    """RunFolderError, with the difference, when curriculum.yaml no longer says what the run began with. Comments and
-    layout may change."""
+    """RunFolderError, with the difference, when curriculum.yaml no longer says what the run began with, or was last
+    extended to. Comments and layout may change."""
     start = began(events)
     if start is None:
         return
@@ -42,6 +38,17 @@ def check_curriculum(folder: Path, events: Sequence[Event]) -> None:
             f"{folder / CURRICULUM}: was changed after the run began: {'; '.join([*found[:SHOWN], *more])}. "
             "Put it back to go on, or begin a new run with `nesa run`"
         )
+
+
+def half_extended(folder: Path, events: Sequence[Event]) -> str | None:
+    """The text that curriculum.yaml should have, when a crash came between the event `extended` and the file: then
+    the file still says what the run was before."""
+    said = [event["curriculum"] for event in events if event["event"] in BEGINNINGS]
+    if len(said) < 2:
+        return None
+    *_, before, now = map(yaml.safe_load, said)
+    found = yaml.safe_load((folder / CURRICULUM).read_text("utf-8"))
+    return said[-1] if found == before != now else None
 
 
 def check_data(folder: Path, events: Sequence[Event], fallbacks: Sequence[str], digests: Sequence[str]) -> None:
@@ -75,7 +82,7 @@ def changes(folder: Path, device: str | None = None) -> list[str]:
 
 def last_state(folder: Path, events: Sequence[Event]) -> tuple[int, dict[str, Any] | None, list[str]]:
     """How many events belong to the last checkpoint that is whole, its state, and a note for each damaged one that was
-    passed over. (0, None, notes) when there is none."""
+    passed over. (0, None, notes) when there is none. That the run was finished then, and extended, belongs to it."""
     notes: list[str] = []
     for at in reversed(range(len(events))):
         if events[at]["event"] != "checkpointed":
@@ -85,7 +92,13 @@ def last_state(folder: Path, events: Sequence[Event]) -> tuple[int, dict[str, An
         except RunFolderError as error:
             notes.append(f"{error}; going back to the checkpoint before it")
             continue
-        return at + 1, state, notes
+        count = at + 1
+        for later in range(at + 1, len(events)):
+            if events[later]["event"] in ("run_finished", "extended"):
+                count = later + 1
+            elif events[later]["event"] == "task_started":
+                break
+        return count, state, notes
     return 0, None, notes
 
 

@@ -1,7 +1,8 @@
 """The door: from YAML to a ``Curriculum``, or to every problem in it at once, each with FILE:LINE:COLUMN.
 
-    load(path, overrides)   read, extend, override, type, check, freeze
-    dump(curriculum)        the resolved curriculum as YAML; ``load`` of it gives an equal object
+    load(path, overrides)         read, extend, override, type, check, freeze
+    dump(curriculum)              the resolved curriculum as YAML; ``load`` of it gives an equal object
+    extended(path, run, ...)      the curriculum of a run with the tasks of a further file behind its own
 
 nesa.document reads the text, nesa.overlay lays files over each other, nesa.values gives types and ranges, nesa.rules
 joins keys; this module walks the tree and keeps the places. Nothing here imports torch.
@@ -9,7 +10,7 @@ joins keys; this module walks the tree and keeps the places. Nothing here import
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -22,7 +23,6 @@ from nesa.document import Node, Place, join, show, suggestion
 from nesa.errors import CurriculumError, Problem
 from nesa.values import hints_of, typed
 
-MAX_TASKS = 1000
 MAX_PROBLEMS = 200
 
 T = TypeVar("T")
@@ -34,6 +34,20 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Curriculum:
 
     Raises CurriculumError with all problems, and UserError when the file cannot be opened at all.
     """
+    return _entered(path, overrides, _Door.curriculum)
+
+
+def extended(path: str | Path, run: Curriculum, overrides: Sequence[str] = ()) -> Curriculum:
+    """``run`` with the tasks of the YAML file ``path`` behind its own.
+
+    The file says ``tasks``, under new names, and may say ``training`` and ``penalties``, which hold for its tasks and
+    lie over the run's. ``name`` and ``description`` are the file's own. Every other key is the run's: it is left out,
+    or says the same (``learner.grow`` may become true). Raises as ``load`` does.
+    """
+    return _entered(path, overrides, lambda door: door.longer(run))
+
+
+def _entered(path: str | Path, overrides: Sequence[str], enter: Callable[[_Door], Curriculum | None]) -> Curriculum:
     problems: list[Problem] = []
     root = overlay.read(Path(path), problems)
     curriculum = None
@@ -41,7 +55,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Curriculum:
         for number, text in enumerate(overrides, 1):
             overlay.override(root, text, number, problems)
         overlay.interpolate(root, problems)
-        curriculum = _Door(root, problems).curriculum()
+        curriculum = enter(_Door(root, problems))
     if problems or curriculum is None:
         raise CurriculumError(_ordered(problems))
     return curriculum
@@ -117,8 +131,9 @@ class _Door:
 
     # Values -----------------------------------------------------------------------------------------------------
 
-    def keys(self, cls: type, path: KeyPath) -> dict[str, Node]:
-        """The keys given at ``path`` that ``cls`` knows; says which are unknown and which required ones are missing."""
+    def keys(self, cls: type, path: KeyPath, *, whole: bool = True) -> dict[str, Node]:
+        """The keys given at ``path`` that ``cls`` knows; says which are unknown and, of a ``whole`` section, which
+        required ones are missing."""
         node = self.at(path)
         given: Any = {} if node is None or node.value is None else node.value
         if not isinstance(given, dict):
@@ -130,18 +145,21 @@ class _Door:
                 near = suggestion(key, known) or _elsewhere(key)
                 self.say((*path, key), f"unknown key{near}", child.key_place)
         for f in fields(cls):
-            if f.default is MISSING and f.default_factory is MISSING and f.name not in given:
+            if whole and f.default is MISSING and f.default_factory is MISSING and f.name not in given:
                 self.say((*path, f.name), f"is missing: {f.metadata['help']}", self.place(path))
         return {key: child for key, child in given.items() if key in known}
 
-    def section(self, cls: type[T], path: KeyPath, base: T | None = None, **more: Any) -> T | None:
+    def section(
+        self, cls: type[T], path: KeyPath, base: T | None = None, *, whole: bool = True, **more: Any
+    ) -> T | None:
         """The config object at ``path``, over ``base`` or the defaults; None when a required value is unusable.
 
-        ``more`` are values that the caller has made; nested sections are the caller's too.
+        ``more`` are values that the caller has made; nested sections are the caller's too. Without ``whole`` nothing
+        is required, because ``base`` has it.
         """
         hints = hints_of(cls)
         values: dict[str, Any] = {}
-        for key, child in self.keys(cls, path).items():
+        for key, child in self.keys(cls, path, whole=whole).items():
             nested = is_dataclass(hints[key]) or any(is_dataclass(part) for part in get_args(hints[key]))
             if child.broken:
                 self.bad.add(join((*path, key)))
@@ -183,6 +201,43 @@ class _Door:
             rules.check(self, whole)
         return whole
 
+    def longer(self, run: Curriculum) -> Curriculum:
+        """``run`` with further tasks; see ``extended``."""
+        penalties = self.section(Penalties, ("penalties",), run.penalties) or run.penalties
+        training = self.section(Training, ("training",), run.training) or run.training
+        learner = self.section(Learner, ("learner",), run.learner) or run.learner
+        given = self.section(
+            Curriculum,
+            (),
+            run,
+            whole=False,
+            input=self.section(Input, ("input",), run.input, whole=False),
+            network=self.section(Network, ("network",), run.network),
+            learner=learner,
+        )
+        # that the network may grow from now on is no change: had it been too small before, the run would have failed
+        run = replace(run, learner=replace(run.learner, grow=run.learner.grow or learner.grow))
+        self.same(given, run, ())
+        if self.at(("tasks",)) is None:
+            self.say(("tasks",), "is missing: the tasks to add to the run")
+        base = Task("task", "", penalties=penalties, training=training, iterations=run.network.iterations)
+        tasks = tuple(self.tasks(base))
+        rules.check(self, rules.beside(replace(run, penalties=penalties, training=training), tasks))
+        rules.further(self, tasks, run.tasks)
+        return replace(run, tasks=(*run.tasks, *tasks))
+
+    def same(self, given: Any, run: Any, path: KeyPath) -> None:
+        """Says each key that is given otherwise than the run has it."""
+        for f in fields(run):
+            mine, have, here = getattr(given, f.name), getattr(run, f.name), (*path, f.name)
+            if mine == have or (not path and f.name in ("name", "description")):
+                continue
+            if is_dataclass(have):
+                self.same(mine, have, here)
+            elif self.fine(join(here)):
+                was = "not set" if have is None else show(have)
+                self.say(here, f"is {was} in the run, which cannot be changed afterwards: leave it out")
+
     def tasks(self, base: Task) -> list[Task]:
         """All tasks, each over ``base``, which carries the curriculum's penalties, training and iterations."""
         node = self.at(("tasks",))
@@ -191,8 +246,8 @@ class _Door:
         if not isinstance(node.value, list) or not node.value:
             self.say(("tasks",), f"must be a list of at least one task, not {show(node) if node.value else 'empty'}")
             return []
-        if len(node.value) > MAX_TASKS:
-            self.say(("tasks",), f"has {len(node.value):,} tasks; at most {MAX_TASKS:,} are possible")
+        if len(node.value) > rules.MAX_TASKS:
+            self.say(("tasks",), f"has {len(node.value):,} tasks; at most {rules.MAX_TASKS:,} are possible")
             return []
         made = []
         for i in range(len(node.value)):

@@ -19,6 +19,7 @@ from nesa.folder import EVENTS, check_run
 # What the tables and TensorBoard need of an event; an event may hold more, and other events are free.
 REQUIRED = {
     "run_started": ("name", "seed", "tasks"),
+    "extended": ("name", "seed", "tasks", "curriculum", "command"),
     "task_started": ("task", "index"),
     "epoch": ("task", "epoch", "step"),
     "task_claimed": tables.ACCUMULATION,
@@ -28,6 +29,22 @@ REQUIRED = {
     "histogram": ("name", "step", "edges", "counts"),
     "warning": ("message",),
 }
+
+
+BEGINNINGS = ("run_started", "extended")
+
+
+def began(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """What the run consists of by now: `run_started`, or the last `extended`, which says everything again for all
+    tasks. None when the run was stopped before it began."""
+    return next((event for event in reversed(events) if event["event"] in BEGINNINGS), None)
+
+
+def finished(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The last `run_finished`; None while tasks are to come, also those of an extension."""
+    turns = (event for event in reversed(events) if event["event"] in (*BEGINNINGS, "run_finished"))
+    last = next(turns, None)
+    return last if last is not None and last["event"] == "run_finished" else None
 
 
 def new_event(event: str, values: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -169,9 +169,18 @@ class Record:
             self._board.close()
         self._board = Board.rebuilt(self.folder, self._curriculum(), self.events)
 
-    def extend(self, curriculum: str) -> None:
-        """Put a longer curriculum in the place of the stored one: the run goes on with more tasks."""
-        write_whole(self.folder / CURRICULUM, curriculum.encode())
+    def extend(self, **values: Any) -> None:
+        """The run goes on with more tasks: append the event `extended`, then put the ``curriculum`` in ``values`` in
+        the place of the stored one. A crash in between is mended by `put_curriculum` with what the event says."""
+        self.event("extended", **values)
+        self.put_curriculum(values["curriculum"])
+
+    def put_curriculum(self, text: str) -> None:
+        """Put another curriculum in the place of the stored one; TensorBoard is rebuilt with it."""
+        write_whole(self.folder / CURRICULUM, text.encode())
+        if self._board is not None:
+            self._board.close()
+            self._board = None
 
     def checkpoint(
         self, task: str, state: Mapping[str, Any], name: str = CHECKPOINT, earlier: str | None = None

@@ -7,13 +7,13 @@ A run that is not finished gets a report of what there is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nesa import tables
 from nesa.errors import RunFolderError
-from nesa.events import read_events
+from nesa.events import began, finished, read_events
 from nesa.folder import CURRICULUM, failed, file_name, load_structure, read_environment, task_folder, write_whole
 from nesa.lock import is_held
 from nesa.manuscript import Block, Code, Frame, Picture, Section, Table, Text, markdown, page
@@ -86,7 +86,8 @@ class _Run:
         self.curriculum = (folder / CURRICULUM).read_text("utf-8", errors="replace")
         self.rows = tables.accumulation(self.events)
         self.claimed = [row["task"] for row in self.rows]
-        self.start: dict[str, Any] = next((e for e in self.events if e["event"] == "run_started"), {})
+        self.start: Mapping[str, Any] = began(self.events) or {}
+        self.end = finished(self.events)
         self.name = folder.resolve().name
         self.files: dict[str, bytes] = {}
         self.weight = 0  # of the pictures so far
@@ -98,10 +99,9 @@ class _Run:
         blocks += [Text(f"Warning: {e['message']}") for e in self.events if e["event"] == "warning"]
         if self.start.get("fallbacks"):
             blocks.append(Text(f"Not the data that the curriculum names: {', '.join(self.start['fallbacks'])}."))
-        end = next((e for e in self.events if e["event"] == "run_finished"), None)
-        if end is not None:
-            keys = [key for key in ("acc", "bwt", "forgetting", "seconds") if end.get(key) is not None]
-            blocks.append(Table(("measure", "value"), [(key, end[key]) for key in keys], _number))
+        if self.end is not None:
+            found = [(key, self.end[key]) for key in ("acc", "bwt", "forgetting", "seconds") if key in self.end]
+            blocks.append(Table(("measure", "value"), [pair for pair in found if pair[1] is not None], _number))
         if names:
             rows = [[name, *(None if r != r else float(r) for r in row)] for name, row in zip(names, R, strict=True)]
             blocks.append(Text("Test accuracy in percent: a row after each task, a column for each task measured."))
@@ -181,7 +181,7 @@ class _Run:
             f"{len(self.claimed) or len(tables.accuracy(self.events)[0])} of {len(self.start.get('tasks', ()))} tasks"
         )
         seed = f"seed {self.start['seed']}, " if "seed" in self.start else ""
-        if any(event["event"] == "run_finished" for event in self.events):
+        if self.end is not None:
             return f"This run is finished: {seed}{done}."
         if is_held(self.folder):
             return f"This run is still going: {seed}{done} so far. What follows will change."

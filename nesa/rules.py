@@ -3,6 +3,8 @@
     learner_params(door, learner)      parameters of a rival learner, completed
     with_defaults(door, i, task)       a task with its source's parameters completed
     check(door, curriculum)            all rules that join several keys
+    beside(run, tasks)                 what to check of tasks that are added to a run
+    further(door, tasks, known)        their names are new to it, and they are not too many
 
 Each function says its problems through ``door``; none of them stops at the first. Nothing here imports torch: task
 sources answer these questions without loading data.
@@ -10,6 +12,7 @@ sources answer these questions without loading data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -24,6 +27,8 @@ MAX_NEURONS = 100_000
 RESERVED = {"input", "free", "all", "mean", "con", "prn", "aux", "nul"} | {
     f"{p}{n}" for p in ("com", "lpt") for n in "123456789"
 }
+
+MAX_TASKS = 1000
 
 KeyPath = tuple[str | int, ...]
 
@@ -212,6 +217,23 @@ def _names(door: Door, curriculum: Curriculum) -> None:
         elif folded in first:
             door.say(path, f"{show(task.name)} is the name of tasks[{first[folded]}] already; names must differ")
         first.setdefault(folded, index)
+
+
+def beside(run: Curriculum, tasks: tuple[Task, ...]) -> Curriculum:
+    """``run`` with further tasks alone, whose ports come on top of its neurons."""
+    neurons = run.network.neurons
+    network = replace(run.network, neurons=None if neurons is None else neurons + sum(map(_port, tasks)))
+    return replace(run, network=network, tasks=tasks)
+
+
+def further(door: Door, tasks: Sequence[Task], known: Sequence[Task]) -> None:
+    """What holds for tasks that are added to those of a run: new names, and not too many."""
+    names = {task.name.casefold() for task in known}
+    for index, task in enumerate(tasks):
+        if task.name.casefold() in names and door.fine(join(("tasks", index, "name"))):
+            door.say(("tasks", index, "name"), f"{show(task.name)} is a task of the run already; names must differ")
+    if len(known) + len(tasks) > MAX_TASKS:
+        door.say(("tasks",), f"would make {len(known) + len(tasks):,} tasks; at most {MAX_TASKS:,} are possible")
 
 
 def _product(size: tuple[int, ...]) -> int:

@@ -20,14 +20,15 @@ import torch
 
 from nesa import continuation
 from nesa.config import Curriculum
-from nesa.curriculum import dump, load
+from nesa.curriculum import dump, extended, load
 from nesa.environment import environment
-from nesa.errors import UserError
+from nesa.errors import RunFolderError, UserError
+from nesa.events import finished
 from nesa.folder import CURRICULUM, new_folder
 from nesa.progress import Progress
 from nesa.record import Record
 from nesa.rules import in_bytes
-from nesa.saved import machine
+from nesa.saved import checkpointed, machine, read_accumulation
 from nesa.session import Session, fallbacks
 from nesa.stop import Stop
 from nesa.stream import TaskData, load_task
@@ -81,9 +82,11 @@ def resume(
     place = check_device(device)
     progress = progress or Progress(quiet=True)
     with _stoppable(folder, progress) as stop, Record.open(folder) as record:
+        if (text := continuation.half_extended(folder, record.events)) is not None:
+            record.put_curriculum(text)
         curriculum = load(folder / CURRICULUM)
         continuation.check_curriculum(folder, record.events)
-        if any(event["event"] == "run_finished" for event in record.events):
+        if finished(record.events) is not None:
             progress.message(f"{folder}: this run is finished; nothing to resume")
             return folder
         tasks, notes = load_tasks(curriculum, data, progress)
@@ -91,14 +94,69 @@ def resume(
         session = Session(curriculum, tasks, record, place, progress, facts, stop, film=film)
         continuation.check_data(folder, record.events, fallbacks(tasks), session.digests)
         changes = [f"resumed although {change}" for change in continuation.changes(folder, device)]
-        first, inside, damage = session.restore()
-        if first == 0 and inside is None:
-            session.begin(notes)
+        first, inside, damage = session.restore(notes)
         for note in [*damage, *changes]:
             progress.warning(note)
-            record.event("warning", message=note)
+        session.warn([*damage, *changes])
         session.go(first, inside)
     return folder
+
+
+def extend(
+    folder: Path,
+    more: Path,
+    overrides: Sequence[str] = (),
+    *,
+    data: Path | None = None,
+    device: str = "cpu",
+    command: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    film: bool = True,
+) -> Path:
+    """Adds the tasks of the file `more` (see nesa.curriculum.extended) to a finished run and trains them. The earlier
+    tasks keep their neurons, weights and answers; the result is that of one run of all tasks.
+
+    Until all data are there, those of the earlier tasks too, nothing is changed. Raises UserError for wrong input and
+    for a run that cannot be extended: unfinished, of a learner that claims nothing, or damaged."""
+    folder = Path(folder)
+    place = check_device(device)
+    progress = progress or Progress(quiet=True)
+    with Record.open(folder) as record:
+        events = record.events
+        if finished(events) is None:
+            raise RunFolderError(f"{folder}: this run is not finished; go on with `nesa resume {folder}` first")
+        before = load(folder / CURRICULUM)
+        continuation.check_curriculum(folder, events)
+        if before.learner.name != "neural_pruning":
+            raise RunFolderError(
+                f"{folder}: is a run of {before.learner.name}, whose answers would change with more tasks; only a run "
+                "of neural_pruning, which claims neurons, can be extended"
+            )
+        accumulation = read_accumulation(folder, checkpointed(events)[-1])  # damaged, it is refused, not passed over
+        curriculum = extended(more, before, overrides)
+        tasks, notes = load_tasks(curriculum, data, progress)
+        known = len(before.tasks)
+        curriculum = _with_ports(curriculum, sum(task.classes for task in tasks[known:]))
+        check_memory(curriculum, place, accumulation.layout.S)
+        facts = environment(curriculum.seed, device, command)
+        with _stoppable(folder, progress) as stop:
+            session = Session(curriculum, tasks, record, place, progress, machine(facts), stop, film=film)
+            continuation.check_data(folder, events, fallbacks(tasks[:known]), session.digests[:known])
+            changes = [f"extended although {change}" for change in continuation.changes(folder, device)]
+            for note in changes:
+                progress.warning(note)
+            first, _, _ = session.restore()
+            session.begin([*notes, *changes], extending=facts["command"])
+            session.go(first)
+    return folder
+
+
+def _with_ports(curriculum: Curriculum, outputs: int) -> Curriculum:
+    """`network.neurons` counts the output ports: without a grid, those of further tasks come on top."""
+    network = curriculum.network
+    if network.neurons is None:
+        return curriculum
+    return replace(curriculum, network=replace(network, neurons=network.neurons + outputs))
 
 
 @contextlib.contextmanager
@@ -130,11 +188,11 @@ def run_name(curriculum: Curriculum, tasks: Sequence[TaskData]) -> str:
     return "+".join([curriculum.name, *fallbacks(tasks)])
 
 
-def check_memory(curriculum: Curriculum, device: torch.device) -> None:
+def check_memory(curriculum: Curriculum, device: torch.device, grown: int = 0) -> None:
     """UserError with the memory that training would need, when this machine does not have it: the kernel would end
-    such a run without a word. On a GPU torch itself says so."""
+    such a run without a word. On a GPU torch itself says so. grown: neurons that a stored network has by now."""
     network = curriculum.network
-    S = network.neurons or math.prod(network.grid or ())
+    S = max(network.neurons or math.prod(network.grid or ()), grown)
     need, have = TRAINING_COPIES * 4 * S**2, _physical_memory()
     if device.type == "cpu" and need > have:
         raise UserError(
@@ -160,4 +218,4 @@ def check_device(device: str) -> torch.device:
     return place
 
 
-__all__ = ["resume", "run"]
+__all__ = ["extend", "resume", "run"]

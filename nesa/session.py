@@ -19,11 +19,12 @@ from nesa.config import Curriculum
 from nesa.curriculum import dump
 from nesa.digest import data_digest, digest, event_digest
 from nesa.errors import RunFailed, RunFolderError, UserError
+from nesa.events import began
 from nesa.film import Film, snapshot
 from nesa.folder import load_structure
 from nesa.progress import Progress
 from nesa.record import Record
-from nesa.saved import EARLIER, FORMAT, PROBE, TRAINING
+from nesa.saved import EARLIER, FORMAT, PROBE, TRAINING, checkpointed
 from nesa.scene import scene
 from nesa.seeds import derive
 from nesa.stop import Stop
@@ -85,21 +86,28 @@ class Session:
         )
         self.learner = make_learner(curriculum, self.tasks, self.accumulation, device, self._report)
 
-    def begin(self, notes: Sequence[str]) -> None:
-        """Records how the run starts; resuming compares with it."""
+    def begin(self, notes: Sequence[str], extending: str | None = None) -> None:
+        """Records how the run starts, or that it goes on with more tasks; resuming compares with it. notes: warnings
+        that came with the data. extending: the command that has asked for more tasks."""
         curriculum = self.curriculum
-        self.record.event(
-            "run_started",
-            name=curriculum.name,
-            seed=curriculum.seed,
-            tasks=[task.name for task in self.tasks],
-            learner=curriculum.learner.name,
-            iterations=curriculum.network.iterations,
-            update=curriculum.network.update,
-            fallbacks=fallbacks(self.tasks),
-            data=self.digests,
-            curriculum=dump(curriculum),
-        )
+        values = {
+            "name": curriculum.name,
+            "seed": curriculum.seed,
+            "tasks": [task.name for task in self.tasks],
+            "learner": curriculum.learner.name,
+            "iterations": curriculum.network.iterations,
+            "update": curriculum.network.update,
+            "fallbacks": fallbacks(self.tasks),
+            "data": self.digests,
+            "curriculum": dump(curriculum),
+        }
+        if extending is None:
+            self.record.event("run_started", **values)
+        else:
+            self.record.extend(**values, command=extending)
+        self.warn(notes)
+
+    def warn(self, notes: Sequence[str]) -> None:
         for note in notes:
             self.record.event("warning", message=note)
 
@@ -116,26 +124,37 @@ class Session:
             seconds=time.perf_counter() - self.started,
         )
 
-    def restore(self) -> tuple[int, dict[str, Any] | None, list[str]]:
+    def restore(self, notes: Sequence[str] = ()) -> tuple[int, dict[str, Any] | None, list[str]]:
         """Takes up the last checkpoint that is whole; returns the number of the task to train next, what was kept
-        inside it or None, and a note for each checkpoint that is damaged."""
+        inside it or None, and a warning for each checkpoint that is damaged. notes: as in `begin`, which is repeated
+        where nothing that came after it is kept."""
         folder, events = self.record.folder, self.record.events
-        count, state, notes = continuation.last_state(folder, events)
-        inside, damage = continuation.last_step(folder, events, count) if not notes else (None, [])
-        seconds = events[count - 1]["seconds"] if state is not None else 0.0
-        self.record.rewind(inside["count"] if inside is not None else count)
+        count, state, damage = continuation.last_state(folder, events)
+        inside, more = continuation.last_step(folder, events, count) if not damage else (None, [])
+        seconds = checkpointed(events[:count])[-1]["seconds"] if state is not None else 0.0
+        kept = inside["count"] if inside is not None else count
+        lost = began(events[kept:])
+        self.record.rewind(kept)
         self.started -= inside["run_seconds"] if inside is not None else seconds
-        notes = [*notes, *damage]
+        if kept == 0:
+            self.begin(notes)
+        elif lost is not None:
+            self.begin(notes, extending=lost["command"])
+        elif events[-1]["event"] == "extended":
+            self.warn(notes)
+        damage = [*damage, *more]
         if state is None:
-            return 0, inside, notes
+            return 0, inside, damage
         self.learner.load_state_dict(state["learner"])
         for task in self.tasks[: state["next"]]:
             self.record.forget(task.name, TRAINING, EARLIER)  # a crash may have come between the checkpoint and this
         if isinstance(self.learner.model, AccumulatingURN):
             self.accumulation = self.learner.model.accumulation
+            ports = self.accumulation.layout.ports  # of the tasks that were known when the checkpoint was written
+            self.accumulation.add_ports({task.name: task.classes for task in self.tasks if task.name not in ports})
             # computed anew: a later version, or another machine, may give other last bits to the same weights
             self.probes = {task.name: self._probe(task) for task in self.tasks[: state["next"]]}
-        return state["next"], inside, notes
+        return state["next"], inside, damage
 
     # --- one task ------------------------------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ def task_indices(events: Iterable[Event]) -> dict[str, int]:
     """Name -> index of every task that the events announce, in order of index."""
     indices: dict[str, int] = {}
     for event in events:
-        if event["event"] == "run_started":
+        if event["event"] in ("run_started", "extended"):
             indices.update({name: index for index, name in enumerate(event.get("tasks") or ())})
         elif event["event"] in ("task_started", "task_claimed"):
             indices[event["task"]] = event["index"]

@@ -31,7 +31,7 @@ from nesa.curriculum import load
 from nesa.digest import data_digest, event_digest
 from nesa.environment import environment
 from nesa.errors import NesaError, RunFolderError
-from nesa.events import new_event, read_events
+from nesa.events import began, finished, new_event, read_events
 from nesa.folder import CHECKPOINT, CURRICULUM, check_run, read_environment, task_folder
 from nesa.promises import Check
 from nesa.saved import accumulation_of, checkpointed, machine, read_probe, read_state, read_structure
@@ -102,16 +102,17 @@ class _Verification:
             if event["event"] == "checkpointed" and event_digest(events[:at]) != event["events"]:
                 yield Check("events", False, f"an event before line {at + 1} of events.jsonl was edited or lost")
                 return
-        names, done = events[0]["tasks"], checkpointed(events)
+        names, done = _start(events)["tasks"], checkpointed(events)
         left = [name for name in names if name not in [event["task"] for event in done]]
-        finished = events[-1]["event"] == "run_finished"
-        rest = "" if finished else f"; not finished: {', '.join(left) or 'the last event'} to come with `nesa resume`"
+        missing = f"; not finished: {', '.join(left) or 'the last event'} to come with `nesa resume`"
+        rest = "" if finished(events) else missing
         yield Check("events", True, f"{len(events)} events, {len(done)} of {len(names)} tasks{rest}")
 
     def _curriculum(self) -> Iterator[Check]:
         self.curriculum = load(self.folder / CURRICULUM)
         check_curriculum(self.folder, self.events)
-        yield Check("curriculum", True, "as the run began")
+        times = sum(event["event"] == "extended" for event in self.events)
+        yield Check("curriculum", True, f"as the run was last extended, {times} x" if times else "as the run began")
 
     def _tables(self) -> Iterator[Check]:
         names, R = tables.accuracy(self.events)
@@ -127,12 +128,15 @@ class _Verification:
                 place = f"line {at + 1}" if at is not None else f"{len(other)} lines instead of {len(lines)}"
                 yield Check("tables", False, f"{file} is not what events.jsonl says: {place}")
                 return
-        last = self.events[-1]
         figures = {"acc": metrics.acc, "bwt": metrics.bwt, "forgetting": metrics.forgetting}
-        if last["event"] == "run_finished":
+        for at, event in enumerate(self.events):
+            if event["event"] != "run_finished":  # one at the end, and one before each extension
+                continue
+            _, then = tables.accuracy(self.events[:at])
             for key, figure in figures.items():
-                if last[key] != new_event("", {key: figure(R)}, [])[key]:
-                    yield Check("tables", False, f"events.jsonl ends with {key} {last[key]}, R gives {figure(R)}")
+                if event[key] != new_event("", {key: figure(then)}, [])[key]:
+                    detail = f"line {at + 1} of events.jsonl says {key} {event[key]}, R gives {figure(then)}"
+                    yield Check("tables", False, detail)
                     return
         yield Check("tables", True, f"accuracy.csv ({len(names)} x {len(names)}) and accumulation.csv equal the events")
 
@@ -188,7 +192,7 @@ class _Verification:
         from nesa.strategy import make_learner
 
         assert self.curriculum is not None
-        after, names = event["task"], self.events[0]["tasks"]
+        after, names = event["task"], _start(self.events)["tasks"]
         data = [self._data(name) for name in names]
         if missing := [found for found in data if isinstance(found, str)]:
             yield Check(f"skipped: accuracy after {after}", True, f"NOT measured again: {missing[0]}")
@@ -222,10 +226,16 @@ def stored_data(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run has said them
         found = load_task(as_used, started["index"], places)
-    names, digests = events[0]["tasks"], events[0]["data"]
-    if data_digest(found) != digests[names.index(task)]:
+    start = _start(events)
+    if data_digest(found) != start["data"][start["tasks"].index(task)]:
         raise RunFolderError(f"the data of {task} are not those of the run, so nothing can be measured on them")
     return found
+
+
+def _start(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    start = began(events)
+    assert start is not None  # nothing is checked in a run that has not begun
+    return start
 
 
 def _as_used(curriculum: Curriculum, started: Mapping[str, Any]) -> Curriculum:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from nesa.continuation import SHOWN, check_curriculum
+from nesa.continuation import SHOWN, check_curriculum, last_state
 from nesa.difference import differences, unlike
 from nesa.errors import RunFolderError
 
@@ -47,6 +47,23 @@ def test_a_long_list_of_differences_is_cut_short(tmp_path):
         check_curriculum(tmp_path, events)
     assert str(caught.value).count("became") == SHOWN
     check_curriculum(tmp_path, [])  # a run that had not begun has nothing to compare with
+
+
+@pytest.mark.parametrize(
+    ("kinds", "count"),
+    [
+        ("checkpointed", 1),
+        ("checkpointed warning", 1),  # a warning is given again, with the task that it is about
+        ("checkpointed warning run_finished", 3),
+        ("checkpointed run_finished extended warning", 3),
+        ("checkpointed run_finished extended warning task_started epoch", 3),
+        ("checkpointed task_started epoch", 1),
+    ],
+)
+def test_that_a_run_was_finished_and_extended_belongs_to_its_checkpoint(tmp_path, monkeypatch, kinds, count):
+    monkeypatch.setattr("nesa.continuation.read_state", lambda folder, event: {"next": 1})
+    events = [{"event": kind} for kind in kinds.split()]
+    assert last_state(tmp_path, events) == (count, {"next": 1}, [])
 
 
 def test_trees_are_held_against_one_another():

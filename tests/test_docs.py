@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from nesa import arguments, cli
-from nesa.curriculum import load
+from nesa.curriculum import extended, load
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
@@ -63,7 +63,7 @@ def empty(tmp_path, monkeypatch) -> Path:
 def nesa(words: list[str], *, train: bool) -> int:
     """One command line, carried out; one that trains is shortened, or only checked."""
     action = words[0]
-    if action in ("run", "sweep", "resume", "verify", "report", "tasks", "compare", "export") and not train:
+    if action in ("run", "sweep", "resume", "extend", "verify", "report", "tasks", "compare", "export") and not train:
         args = arguments.parse(words)
         if action == "run":
             load(args.curriculum, args.overrides)
@@ -74,6 +74,8 @@ def nesa(words: list[str], *, train: bool) -> int:
         if args.seeds:  # the same once more with other seeds
             return 0
         words = [*words, *SHORT, *(FEWER[name] for name in tasks & FEWER.keys()), "--quiet"]
+    if action == "extend":
+        words = [*words, "tasks.shapes.training.epochs=1", "tasks.shapes.params={train: 400, test: 100}", "--quiet"]
     if action == "tasks" and "--preview" in words:
         arguments.parse(words)
         return 0
@@ -110,7 +112,8 @@ def test_the_page_does_what_it_says(page, empty, capsys):
         if block.language == "yaml":
             path = empty / (name or "block.yaml")
             path.write_text(block.text)
-            assert load(path).tasks, where
+            behind = block.options.get("behind")
+            assert (extended(path, load(empty / behind)) if behind else load(path)).tasks, where
         elif block.language == "python":
             if not name:
                 exec(compile(block.text, where, "exec"), {"__name__": "page"})

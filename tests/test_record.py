@@ -393,9 +393,17 @@ def test_names_cannot_lead_out_of_the_folder(record):
 
 
 def test_a_run_can_be_extended(record):
+    before = record.event("run_started", name="trial", seed=3, tasks=["edges"])
     longer = CURRICULUM + "  - {name: more, source: digits}\n"
-    record.extend(longer)
+    record.extend(name="trial", seed=3, tasks=["edges", "more"], curriculum=longer, command="nesa extend")
     assert (record.folder / "curriculum.yaml").read_text() == longer
+    first, second = read_events(record.folder)
+    assert first == before and (second["event"], second["tasks"]) == ("extended", ["edges", "more"])
+    record.event("task_started", task="more", index=1)
+    (board,) = (record.folder / "tensorboard").glob("events.out.tfevents.*")
+    assert b"name: more" in board.read_bytes()  # the curriculum as it is by now
+    with pytest.raises(ValueError, match="lacks curriculum, command"):
+        record.extend(name="trial", seed=3, tasks=["edges", "more"])
 
 
 def test_the_environment_says_how_to_repeat_the_run():

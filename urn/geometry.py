@@ -64,7 +64,8 @@ class Layout:
         return layout.with_ports(ports)
 
     def with_ports(self, sizes: Mapping[str, int]) -> Layout:
-        """The same layout with further output ports appended, each at the centre of the last plane."""
+        """The same layout with further output ports appended, each at the centre of the last plane; of the plane where
+        the first ones stand, if there are any."""
         positions, ports = [self.positions], dict(self.ports)
         start = self.S
         for name, size in sizes.items():
@@ -102,7 +103,8 @@ class Layout:
         if self.plane is None:
             return torch.zeros(size, 3)
         X, Y = self.plane
-        cells = _planes(X, Y, [int(self.positions[:, 2].max())])
+        standing = [port[0] for port in self.ports.values() if len(port)]
+        cells = _planes(X, Y, [int(self.positions[standing[0], 2] if standing else self.positions[:, 2].max())])
         off = (cells[:, 0] - (X - 1) / 2) ** 2 + (cells[:, 1] - (Y - 1) / 2) ** 2
         nearest = off.argsort(stable=True)
         return cells[nearest[torch.arange(size) % len(cells)]]
