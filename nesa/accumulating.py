@@ -16,6 +16,7 @@ from nesa.accumulation import Accumulation, Claim, Rule
 from urn.geometry import Layout
 from urn.network import URN
 from urn.penalties import Early, Penalty, early_readouts
+from urn.sharding import shard
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
@@ -29,10 +30,12 @@ class AccumulatingURN(MultiTaskModule):
 
     accumulation: what has been claimed. rule: how new tasks iterate. The Parameters are those of the worker that
     trains the current task; claimed tasks answer through their own frozen sub-networks, and a task that has not been
-    learned answers with zeros (Avalanche may ask for it). recycle_gradient: see `urn.URN`.
+    learned answers with zeros (Avalanche may ask for it). recycle_gradient: see `urn.URN`. dealt: the rows of workers
+    are dealt out to the ranks of torch's process group until they settle (`urn.sharding`).
     """
 
     recycle_gradient = False
+    dealt = False
 
     def __init__(self, accumulation: Accumulation, rule: Rule):
         super().__init__()
@@ -55,10 +58,9 @@ class AccumulatingURN(MultiTaskModule):
         device = self.worker.W.device
         old = self.worker
         self.worker, self.index = self.accumulation.worker(self.names[task], self.rule, generator)
-        if device.type != "cpu":
-            self.worker.become(
-                self.worker.layout, self.worker.W.data.to(device), self.worker.b.data.to(device), self.worker.fixed
-            )
+        if self.dealt:
+            shard(self.worker)
+        self.worker.to(device)
         self.worker.recycle_gradient = self.recycle_gradient
         self.current = task
         return {old.W: self.worker.W, old.b: self.worker.b}

@@ -28,6 +28,7 @@ exit codes: 0 done, 1 the run failed, 2 wrong input, 130 interrupted, 143 termin
 _RUN = """examples:
   nesa run curricula/quickstart.yaml
   nesa run curricula/vision.yaml --data ~/data --device cuda
+  torchrun --standalone --nproc-per-node 2 -m nesa run curricula/vision.yaml --device cuda
   nesa run curricula/vision.yaml learner.name=ewc learner.params.lambda=10 --name ewc --seeds 0,1,2
 """
 _SWEEP = """example:

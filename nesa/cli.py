@@ -86,20 +86,23 @@ def _run(args: argparse.Namespace) -> int:
         return _run_seeds(args, curriculum, options)
     seed = args.seeds[0] if args.seeds else curriculum.seed
     with _terminable():
+        from nesa.ranks import joined
         from nesa.run import run
 
-        with Progress(quiet=args.quiet) as progress:
-            seeded = replace(curriculum, seed=seed)
-            folder = run(seeded, out=args.out, name=args.name, seed=seed, progress=progress, **options)
-    _where([folder])
+        with joined(args.device) as rank:
+            with Progress(rank.stream, quiet=args.quiet) as progress:
+                seeded, options["device"] = replace(curriculum, seed=seed), rank.device
+                folder = run(seeded, out=rank.out or args.out, name=args.name, seed=seed, progress=progress, **options)
+            _where([folder])
     return 0
 
 
 def _run_seeds(args: argparse.Namespace, curriculum: Curriculum, options: dict[str, Any]) -> int:
     """Without a name each run is a new one, named after the time and the fallbacks; with one, what is there counts."""
-    from nesa import series
+    from nesa import ranks, series
     from nesa.progress import Progress
 
+    ranks.alone("run with several seeds")
     planned = series.seeded(curriculum, args.out or Path("runs"), args.name or curriculum.name, args.seeds)
     if args.name:
         series.check(planned)
@@ -120,8 +123,10 @@ def _run_seeds(args: argparse.Namespace, curriculum: Curriculum, options: dict[s
 
 
 def _sweep(args: argparse.Namespace) -> int:
+    from nesa.ranks import alone
     from nesa.sweep import plan, sweep, text
 
+    alone("sweep")
     rows = plan(args.curriculum, args.overrides, args.out or Path("runs"), args.name, args.seeds)
     with _terminable():
         options = {"device": args.device, "data": args.data, "command": ["nesa", *args.words], "film": not args.no_film}
@@ -137,8 +142,10 @@ def _resume(args: argparse.Namespace) -> int:
     from nesa.progress import Progress
 
     with _terminable():
+        from nesa.ranks import alone
         from nesa.run import resume
 
+        alone("resume")
         with Progress(quiet=args.quiet) as progress:
             resume(args.run, data=args.data, device=args.device, progress=progress, film=not args.no_film)
     _where([args.run])

@@ -29,6 +29,7 @@ from urn.compaction import Watch, follow, keep_only
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty, early_loss, soft_threshold_
+from urn.sharding import unshard
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
@@ -213,6 +214,7 @@ class NeuralPruning(SupervisedPlugin):
         """Prunes the worker, says what the user should know, and notes what healing begins with."""
         model, worker = _model(strategy), _model(strategy).worker
         trained = (worker.W, worker.b)
+        unshard(worker)
         fields = dict(self._before_settling(strategy.experience)) if self._before_settling is not None else {}
         self.settled = first = settle(worker, x, y, port, self.options.margin)
         model.index = model.index[first.kept]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nesa import continuation, measure, metrics, room, tables
+from nesa import continuation, measure, metrics, ranks, room, tables
 from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import PORT, Accumulation
 from nesa.config import Curriculum
@@ -70,7 +70,7 @@ class Session:
         *,
         film: bool = True,
     ):
-        """film: whether the structure is filmed while it is trained."""
+        """film: whether the structure is filmed while it is trained, where one process has all of it."""
         self.curriculum, self.record, self.progress, self.device = curriculum, record, progress, device
         self.machine, self.stop = machine, stop
         self.digests = [data_digest(task) for task in tasks]
@@ -78,6 +78,7 @@ class Session:
         self.metric = Metric(curriculum.penalties.beta, 1.0)
         self._digests: dict[str, str] = {}  # of the files that the task in hand has written
         self.probes: dict[str, torch.Tensor] = {}  # each task's logits on its probe batch, right after its claim
+        film = film and ranks.world() == 1
         self.film = Film() if film and curriculum.learner.name == "neural_pruning" else None
         self.started = time.perf_counter()  # a resumed run counts the seconds of its finished tasks
         network = curriculum.network

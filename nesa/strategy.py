@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nesa import ranks
 from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation, Rule
 from nesa.config import Curriculum, Penalties, Task
+from nesa.digest import digest
 from nesa.epochs import Keeper
-from nesa.errors import RunFailed
+from nesa.errors import RunFailed, UserError
 from nesa.learner import NeuralPruning, SupervisedPlugin
 from nesa.measure import accuracy
 from nesa.seeds import derive
@@ -174,6 +176,7 @@ class Pruning:
         self.experiences = experiences(tasks)
         self.device = device
         self.model = AccumulatingURN(accumulation, self._rule(0)).to(device)
+        self.model.dealt = ranks.world() > 1
         self.model.recycle_gradient = True  # one forward pass for each backward pass: the only plugins are ours
 
     def train(
@@ -202,7 +205,7 @@ class Pruning:
             report=self.report,
         )
         observer = Observer(lambda name, fields: self._epoch(k, name, fields), lambda n: self.report("step", {"n": n}))
-        keeper = Keeper(schedule, pruning, observer, save, stop)
+        keeper = Keeper(schedule, pruning, observer, None if self.model.dealt else save, stop)  # no rank has all rows
         strategy = CurriculumStrategy(
             tasks=self.tasks,
             curriculum=self.curriculum,
@@ -217,6 +220,8 @@ class Pruning:
         if state is not None:
             strategy.take_up = lambda: keeper.take_up(strategy, state)
         strategy.train(self.experiences[k], eval_streams=[])
+        if self.model.dealt:
+            ranks.agree(self.tasks[k].name, digest(self.state_dict()))
 
     def steps(self, k: int) -> int:
         """Optimiser steps in an epoch of task k."""
@@ -246,7 +251,7 @@ class Pruning:
 
     def _epoch(self, k: int, name: str, fields: dict[str, Any]) -> None:
         worker = self.model.worker
-        W = worker.W.data[~worker.fixed.to(worker.W.device)]
+        W = worker.W.data[~worker.fixed[worker.share.neurons].to(worker.W.device)]
         hidden = worker.layout.hidden
         self.report(
             name,
@@ -256,7 +261,7 @@ class Pruning:
                 "val_accuracy": self.accuracy(k, "val"),
                 "penalty_weight": weight_cost(worker, make_penalty(self.curriculum.tasks[k].penalties)),
                 "live_neurons": int((~worker.fixed[hidden]).sum()),
-                "live_synapses": int((W != 0).sum()),
+                "live_synapses": int(worker.share.total((W != 0).sum())),
             },
         )
 
@@ -270,6 +275,8 @@ def make_learner(
 ) -> Pruning | Rival:
     """The learner that `learner.name` asks for."""
     if curriculum.learner.name != "neural_pruning":
+        if ranks.world() > 1:
+            raise UserError(f"learner.name: {curriculum.learner.name} trains on one process; start it without torchrun")
         from nesa.rivals import Rival
 
         return Rival(curriculum, tasks, accumulation, device, report)
@@ -307,12 +314,12 @@ def make_penalty(p: Penalties) -> Penalty:
 
 def weight_cost(urn: URN, penalty: Penalty) -> float:
     """The weight and length terms of paper eq 9 over the synapses of all rows that train."""
-    total = 0.0
-    for rows in (~urn.fixed).nonzero().flatten().split(STRIP):
-        price = penalty.price(urn.layout, rows)
+    total, neurons = 0.0, urn.share.neurons
+    for rows in (~urn.fixed[neurons]).nonzero().flatten().split(STRIP):
+        price = penalty.price(urn.layout, neurons[rows])
         price = price.to(urn.W.device) if isinstance(price, Tensor) else price
         total += float((urn.W.data[rows.to(urn.W.device)].abs() * price).sum())
-    return total
+    return float(urn.share.total(torch.tensor(total, dtype=torch.float64, device=urn.W.device)))
 
 
 class _Rows(torch.utils.data.Dataset):

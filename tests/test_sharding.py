@@ -39,6 +39,8 @@ CASES |= {
     "a sequence": {"update": "residual_input", "sequence": True},
     "a support": {"support": True},
     "to the letter": {"literal": True, "update": "residual_both"},
+    "every readout": {"every": True},
+    "every readout, added up": {"every": True, "update": "residual_both", "literal": True},
     "gradient kept": {"recycle": True, "claimed": ()},
 }
 
@@ -57,6 +59,7 @@ def train(
     support: bool = False,
     literal: bool = False,
     recycle: bool = False,
+    every: bool = False,
     **options: float,
 ) -> dict[str, Any]:
     """STEPS steps, and all that they leave, put together from all ranks."""
@@ -80,7 +83,8 @@ def train(
         x, y = torch.randn(shape, generator=generator), torch.randint(3, (B,), generator=generator)
         optimizer.zero_grad()
         costs = penalty.activity_costs(iterations, B)
-        logits, activity = urn.forward_with_activity(x, "a", costs, literal=literal)
+        logits, activity = urn.forward_with_activity(x, "a", costs, literal=literal, every=every)
+        logits = logits.mean(0) if every else logits
         loss = torch.nn.functional.cross_entropy(logits, y) + activity
         loss.backward()
         optimizer.step()

@@ -160,7 +160,9 @@ def shard(urn: URN, group: Any = None) -> None:
 
 
 def unshard(urn: URN) -> None:
-    """Makes `urn` whole again on every rank. Collective."""
+    """Makes `urn` whole again on every rank, with new Parameters. Collective; a whole one stays as it is."""
     share = urn.share
+    if share.world == 1:
+        return
     urn.support = None if urn.support is None else share.collect(urn.support)
     urn.become(urn.layout, share.collect(urn.W.data), share.collect(urn.b.data), urn.fixed)
