@@ -131,7 +131,7 @@ def _frame(title: str, frame: Snapshot, used: Any, space: Any, rank: Any, border
     for border in borders * (MATRIX - 1) // len(used):
         draw.line([left + border, upper, left + border, upper + MATRIX], fill=(*_rgb(FAINT), 130))
         draw.line([left, upper + border, left + MATRIX, upper + border], fill=(*_rgb(FAINT), 130))
-    draw.rectangle([left, upper, left + MATRIX, upper + MATRIX], outline=_rgb(FAINT))
+    draw.rectangle([left - 1, upper - 1, left + MATRIX, upper + MATRIX], outline=_rgb(FAINT))
     draw.text((14, 10), title, fill=INK, font=ImageFont.load_default(14))
     draw.text((left, upper - 18), "weights, sorted by the level at the end", fill=INK, font=text)
     shown = f"{len(weight):,} strongest of " if len(weight) < frame.live else ""
@@ -176,8 +176,12 @@ def _matrix(sender: Any, receiver: Any, weight: Any, rank: Any, n: int) -> Any:
 
 
 def _gif(views: Sequence[Any]) -> bytes:
-    """One palette for all frames: what does not change costs nothing."""
-    palette = views[len(views) // 2].quantize(64)
+    """One palette for all frames, so that what does not change costs nothing; rare colours are put in by hand."""
+    sample = views[len(views) // 2].copy()
+    for k in range(16):
+        strong, colour = 0.25 + 0.75 * (k % 8) / 7, _rgb((WARM, COLD)[k // 8])
+        sample.paste(tuple(round(255 + strong * (part - 255)) for part in colour), (40 * k, 0, 40 * k + 40, 40))
+    palette = sample.quantize(64)
     frames = [view.quantize(palette=palette, dither=0) for view in views]
     file = io.BytesIO()
     durations = [SHOW] * (len(frames) - 1) + [END]
