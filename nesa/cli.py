@@ -156,8 +156,10 @@ def _extend(args: argparse.Namespace) -> int:
     from nesa.progress import Progress
 
     with _terminable():
+        from nesa.ranks import alone
         from nesa.run import extend
 
+        alone("extend")
         with Progress(quiet=args.quiet) as progress:
             extend(
                 args.run,
@@ -169,7 +171,7 @@ def _extend(args: argparse.Namespace) -> int:
                 progress=progress,
                 film=not args.no_film,
             )
-    _where(args.run)
+    _where([args.run])
     return 0
 
 
