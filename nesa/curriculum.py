@@ -102,7 +102,7 @@ class _Door:
 
     def __init__(self, root: Node, problems: list[Problem]):
         self.root, self.problems = root, problems
-        self.bad: set[str] = set()  # keys whose value is not the user's, so that no rule speaks about them
+        self.bad: set[str] = set()  # keys whose value, or part of it, is not the user's: no rule speaks about them
 
     # Places -----------------------------------------------------------------------------------------------------
 
@@ -122,12 +122,15 @@ class _Door:
         return node.place
 
     def say(self, path: KeyPath, message: str, place: Place | None = None) -> None:
-        self.bad.add(join(path))
+        self._spoil(path)
         self.problems.append((place or self.place(path)).problem(join(path), message))
 
     def fine(self, *keys: str) -> bool:
         """No problem has been said about these keys or anything inside them."""
-        return not any(bad == key or bad.startswith((f"{key}.", f"{key}[")) for bad in self.bad for key in keys)
+        return not any(key in self.bad for key in keys)
+
+    def _spoil(self, path: KeyPath) -> None:
+        self.bad.update(join(path[:end]) for end in range(1, len(path) + 1))
 
     # Values -----------------------------------------------------------------------------------------------------
 
@@ -162,7 +165,7 @@ class _Door:
         for key, child in self.keys(cls, path, whole=whole).items():
             nested = is_dataclass(hints[key]) or any(is_dataclass(part) for part in get_args(hints[key]))
             if child.broken:
-                self.bad.add(join((*path, key)))
+                self._spoil((*path, key))
             if nested or key in more or child.broken:
                 continue
             try:

@@ -170,7 +170,7 @@ def _port(task: Task) -> int:
 
 def _classes(name: str | None, params: dict[str, Any]) -> int:
     source = source_called(name)
-    return 2 if source is None or source.check(params) else source.classes(params) or 2
+    return 2 if source is None or source.check(params) else source.classes(source.complete(params)) or 2
 
 
 def _sample(door: Door, path: KeyPath, name: str, params: dict[str, Any], curriculum: Curriculum) -> None:
@@ -178,7 +178,7 @@ def _sample(door: Door, path: KeyPath, name: str, params: dict[str, Any], curric
     source = source_called(name)
     if source is None or not door.fine("input", join(path[:2])) or source.check(params):
         return
-    if message := source.misfit(params, curriculum.input.size, curriculum.input.channels):
+    if message := source.misfit(source.complete(params), curriculum.input.size, curriculum.input.channels):
         door.say(path, message)
 
 

@@ -442,6 +442,8 @@ HOSTILE = {
     "long unknown key of a source": edited({15: f"    source: edges\n    params: {{? {'tr' * 50_000} : 1}}"}),
     "many keys": "".join(f"k{i}: 1\n" for i in range(N // 10)),
     "many tasks": GOOD + "".join(f"  - {{name: t{i}, source: edges}}\n" for i in range(3000)),
+    "many bad tasks": GOOD + "".join("  - {name: {x: 1}, source: spheres, params: {shells: 4}}\n" for _ in range(800)),
+    "params that are a list": GOOD + "  - {name: last, source: spheres, params: [x]}\n",
     "many references": GOOD + "x: [" + "${x}," * 15_000 + "]",
     "laughs": "a: &a [x,x,x,x,x,x,x,x,x]\n"
     + "".join(
