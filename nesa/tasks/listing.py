@@ -60,7 +60,7 @@ def sheet(arrays: Arrays, title: str, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.part")
     try:
-        figure.savefig(fresh, format="png")
+        figure.savefig(fresh, format="png", bbox_inches="tight", pad_inches=0.05)  # whole labels
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
