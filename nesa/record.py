@@ -45,7 +45,7 @@ from nesa.folder import (
     task_folder,
     write_whole,
 )
-from nesa.lock import RunLock
+from nesa.lock import RunLock, is_held
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +74,8 @@ class Record:
         if folder.is_dir() and any(folder.iterdir()):
             refused = "is not empty"
             if is_run(folder):
-                RunLock(folder).acquire().release()  # refused with the name of whoever holds it
+                if is_held(folder):
+                    RunLock(folder).acquire().release()  # refused with the name of whoever holds it
                 refused = "is a run already; resume it, or choose another name"
         elif folder.exists() and not folder.is_dir():
             refused = "is a file"

@@ -371,7 +371,7 @@ def test_a_terminal_gets_one_bar(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     text = play(Terminal())
-    assert "[1/3] edges epoch 2/2" in text and "8/8" in text and "\r" in text
+    assert "[1/3] edges epoch 2/2" in text and "100%" in text and "\r" in text
     assert "\033[33mwarning:\033[0m falls back\n" in text
 
 

@@ -87,7 +87,9 @@ def test_a_failed_creation_leaves_nothing(tmp_path):
 
 
 def test_two_creations_of_one_folder_make_one_run(tmp_path):
-    with Record.create(tmp_path / "x", CURRICULUM, {}), pytest.raises(RunFolderError, match="is a run already"):
+    with Record.create(tmp_path / "x", CURRICULUM, {}), pytest.raises(RunFolderError, match="in use by process"):
+        Record.create(tmp_path / "x", CURRICULUM, {})
+    with pytest.raises(RunFolderError, match="is a run already"):
         Record.create(tmp_path / "x", CURRICULUM, {})
 
 
