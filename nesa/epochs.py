@@ -30,7 +30,7 @@ SPEED = 100e6  # bytes a second, until the first has been timed: a slow disk
 State = dict[str, Any]
 
 
-class Keeper(SupervisedPlugin):
+class Keeper(SupervisedPlugin, supports_distributed=True):
     """Calls `save(state)` after steps, as often as EVERY and SHARE allow, and before it obeys `stop`; comes after the
     plugins it is given."""
 

@@ -63,7 +63,7 @@ class Healing:
     epochs: int = 0
 
 
-class NeuralPruning(SupervisedPlugin):
+class NeuralPruning(SupervisedPlugin, supports_distributed=True):
     """Train, settle, claim. Needs a strategy whose model is an `AccumulatingURN`.
 
     penalty: the price of structure; read again at the start of each task, so it may be replaced between tasks.

@@ -13,7 +13,6 @@ import contextlib
 import datetime
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +50,6 @@ def joined(device: str) -> Iterator[Rank]:
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         if torch.cuda.is_available():
             torch.cuda.set_device(device)
-    # Avalanche means DistributedDataParallel, which this is not
-    warnings.filterwarnings("ignore", "You are using plugins that are not compatible")
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     try:
         if dist.get_rank() == 0:

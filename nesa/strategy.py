@@ -81,7 +81,7 @@ class CurriculumStrategy(SupervisedTemplate):
         """Batches are lists of tensors on the right device already."""
 
 
-class Schedule(SupervisedPlugin):
+class Schedule(SupervisedPlugin, supports_distributed=True):
     """The learning rate over a task: constant, or half a cosine from lr to zero after a short linear rise."""
 
     WARMUP = 50  # steps; Adam's second moment is noise before that
@@ -108,7 +108,7 @@ class Schedule(SupervisedPlugin):
             group["lr"] = rate
 
 
-class Observer(SupervisedPlugin):
+class Observer(SupervisedPlugin, supports_distributed=True):
     """Adds up loss and accuracy, and reports them at the end of each epoch; stops a run whose loss is not finite."""
 
     SUMS = ("loss", "right", "activity", "finite", "seen", "batches")  # of the epoch in hand

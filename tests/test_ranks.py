@@ -30,7 +30,7 @@ def nesa(place: Path, name: str, *starter: str, more: tuple[str, ...] = ()) -> s
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(place)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
 
 
@@ -46,7 +46,7 @@ def test_two_processes_leave_the_run_that_one_leaves(place):
     done = [nesa(place, "two", *TORCHRUN), nesa(place, "one", "-m", "nesa")]
     assert [found.returncode for found in done] == [0, 0], done[0].stderr
     assert sorted(path.name for path in (place / "runs").iterdir()) == ["one", "two"]
-    assert "Warning" not in done[0].stderr
+    assert "Warning" not in done[0].stderr and "<class" not in done[0].stderr
     assert done[0].stdout.count("run: ") == 1 and done[0].stderr.count("epochs of") == done[1].stderr.count("epochs of")
     two, one = (small_run.events(place / "runs" / name) for name in ("two", "one"))
     assert [event["event"] for event in two] == [event["event"] for event in one]
