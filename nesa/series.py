@@ -12,11 +12,11 @@ from pathlib import Path
 
 import yaml
 
+from nesa import events
 from nesa.config import Curriculum
 from nesa.curriculum import dump
 from nesa.difference import differences
 from nesa.errors import RunFolderError
-from nesa.events import read_events
 from nesa.folder import CURRICULUM, is_run
 from nesa.progress import Progress
 
@@ -24,8 +24,8 @@ SHOWN = 5  # differences that a message lists
 
 
 def finished(folder: Path) -> bool:
-    """Whether the folder holds a run that has come to its end."""
-    return is_run(folder) and any(event["event"] == "run_finished" for event in read_events(folder))
+    """Whether the folder holds a run that has come to its end, that of its last extension included."""
+    return is_run(folder) and events.finished(events.read_events(folder)) is not None
 
 
 def ensure(
