@@ -22,8 +22,8 @@ ROOT = Path(__file__).parent.parent
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nesa")
 
 
-def nesa(place: Path, name: str, *starter: str, more: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    words = ("run", "small.yaml", "--data", "data", "--name", name, *more)
+def nesa(place: Path, name: str, *starter: str) -> subprocess.CompletedProcess:
+    words = ("run", "small.yaml", "--data", "data", "--name", name, "--no-film")  # a rank has no whole to film
     return subprocess.run(
         [sys.executable, *starter, *words],
         cwd=place,
