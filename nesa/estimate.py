@@ -1,9 +1,9 @@
 """What a run will want, said before it: neurons, memory and time on this machine. No torch: NumPy measures the machine.
 
 The time is that of dense training: products at the measured rate, and passes over W and its optimiser's state at the
-measured bandwidth. Compaction and sparsity make a run faster than that, and figures and settling slower, so the
-constants below are fitted to a few runs, and the time is right within a factor of about two: benchmarks/estimate.py
-prints it beside what a run then took.
+measured bandwidth. Compaction and sparsity make a run faster than that, and figures and settling slower. The constants
+below are guesses, not fits: benchmarks/estimate.py prints the estimate beside what a run then took, and until the
+ledger has its rows the figures are an order of magnitude.
 """
 
 from __future__ import annotations
