@@ -18,6 +18,7 @@ from nesa import document
 from nesa.document import Node, Place, join, show
 from nesa.errors import Problem, UserError
 
+MAX_NAME = 255  # characters of a file named in a file; more would fill the screen as an error
 MAX_EXTENDS = 8
 COMMAND_LINE = "command line"
 
@@ -52,7 +53,7 @@ def _extended(path: Path, text: str, chain: tuple[Path, ...], problems: list[Pro
     link = root.value.pop("extends", None)
     if link is None:
         return root
-    if not isinstance(link.value, str) or not link.value or "\0" in link.value:
+    if not isinstance(link.value, str) or not 0 < len(link.value) <= MAX_NAME or "\0" in link.value:
         problems.append(link.place.problem("extends", f"must be the name of one YAML file, not {show(link)}"))
         return root
     target = path.parent / link.value
