@@ -182,7 +182,7 @@ def test_extends_too_deep(tmp_path):
         ("gone.yaml", "gone.yaml: no such file; the folder has child.yaml"),
         (".", ": not a file; give the curriculum inside the folder"),
         ("[a, b]", "must be the name of one YAML file, not ['a', 'b']"),
-        ("x" * 300, f"must be the name of one YAML file, not '{'x' * 56}"),
+        ("x" * 300, f"must be the name of one YAML file, not '{'x' * 57}...'"),
     ],
 )
 def test_extends_what_cannot_be_read(tmp_path, value, sentence):
