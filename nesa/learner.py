@@ -135,16 +135,15 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
                 group["lr"] = rate * share
 
     def before_forward(self, strategy, **kwargs) -> None:
-        free = Penalty(early_readout=self.penalty.early_readout)  # healing prices nothing, and answers as early
-        _model(strategy).penalty = free if self._healing else self.penalty
+        # healing prices nothing, and answers as early
+        healing = self._healing is not None
+        _model(strategy).penalty = Penalty(early_readout=self.penalty.early_readout) if healing else self.penalty
 
     def before_backward(self, strategy, **kwargs) -> None:
         model = _model(strategy)
         if model.activity is not None and not self._healing:
             strategy.loss = strategy.loss + model.activity
-        if model.early:
-            early = early_loss(strategy._criterion, model.early, strategy.mb_y)
-            strategy.loss = strategy.loss + self.penalty.early_readout * (early - strategy.criterion())
+        take_early(strategy, self.penalty)
 
     def before_update(self, strategy, **kwargs) -> None:
         optimizer, worker = strategy.optimizer, _model(strategy).worker
@@ -263,6 +262,14 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
     def _price(self, worker: URN) -> Tensor | float:
         price = self.penalty.price(worker.layout, slice(None))
         return price.to(worker.W.device) * self._ramp() if isinstance(price, Tensor) else price * self._ramp()
+
+
+def take_early(strategy, penalty: Penalty) -> None:
+    """Takes the penalty's share of the task's loss at the early readouts of the batch instead of at the last, where the
+    model has kept any (`urn.penalties.early_loss`)."""
+    if strategy.model.early:
+        early = early_loss(strategy._criterion, strategy.model.early, strategy.mb_y)
+        strategy.loss = strategy.loss + penalty.early_readout * (early - strategy.criterion())
 
 
 def _model(strategy) -> AccumulatingURN:

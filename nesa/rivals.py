@@ -25,6 +25,7 @@ from torch import nn
 from nesa.accumulation import Accumulation
 from nesa.config import Curriculum
 from nesa.errors import RunFolderError
+from nesa.learner import take_early
 from nesa.measure import accuracy
 from nesa.memory import Together, make_memory, shares
 from nesa.seeds import derive
@@ -40,7 +41,6 @@ from nesa.strategy import (
 )
 from nesa.stream import Batches, TaskData
 from urn.network import URN
-from urn.penalties import early_loss
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
@@ -79,9 +79,7 @@ class Penalised(SupervisedPlugin):
     def before_backward(self, strategy, **kwargs) -> None:
         model = strategy.model
         strategy.loss = strategy.loss + model.activity
-        if model.early:
-            early = early_loss(strategy._criterion, model.early, strategy.mb_y)
-            strategy.loss = strategy.loss + model.penalty.early_readout * (early - strategy.criterion())
+        take_early(strategy, model.penalty)
         model.activity = model.activity.detach()  # for the record; LwF reads the model again after this
 
     def before_update(self, strategy, **kwargs) -> None:
