@@ -45,7 +45,7 @@ from nesa.curriculum import load
 from nesa.progress import Progress
 from nesa.run import load_tasks
 from nesa.seeds import derive
-from nesa.session import make_layout
+from nesa.session import make_accumulation
 from nesa.strategy import Pruning, make_learner
 from nesa.stream import Batches, Samples, TaskData
 from urn import structure
@@ -150,10 +150,8 @@ class Study:
     ) -> None:
         """Trains tasks first, first + 1, ... and adds their rows; keeps what main has learned before each task."""
         found: list[dict[str, Any]] = []
-        network = curriculum.network
         if accumulation is None:
-            layout = make_layout(curriculum, tasks)
-            accumulation = Accumulation(layout, network.gain, inputs_receive=network.inputs_receive)
+            accumulation = make_accumulation(curriculum, tasks)
         heard: dict[str, Any] = {}
         learner = make_learner(
             curriculum, tasks, accumulation, torch.device("cpu"), lambda name, fields: self.hear(heard, name, fields)
@@ -212,10 +210,7 @@ class Study:
         """What main had accumulated before its task k: from --keep, else learned again."""
         if self.keep is not None and self.kept(k).exists():
             return Accumulation.from_state_dict(torch.load(self.kept(k), weights_only=True))
-        layout = make_layout(self.curriculum, self.tasks)
-        network = self.curriculum.network
-        accumulation = Accumulation(layout, network.gain, inputs_receive=network.inputs_receive)
-        place = torch.device("cpu")
+        accumulation, place = make_accumulation(self.curriculum, self.tasks), torch.device("cpu")
         learner = make_learner(self.curriculum, self.tasks, accumulation, place, lambda name, fields: None)
         assert isinstance(learner, Pruning)
         for earlier in range(k):

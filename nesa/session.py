@@ -55,6 +55,12 @@ def make_layout(curriculum: Curriculum, tasks: Sequence[TaskData]) -> Layout:
         raise UserError(f"network: {error}; ask for more neurons") from None
 
 
+def make_accumulation(curriculum: Curriculum, tasks: Sequence[TaskData]) -> Accumulation:
+    """The network that a curriculum asks for, with nothing learned yet."""
+    network = curriculum.network
+    return Accumulation(make_layout(curriculum, tasks), network.gain, inputs_receive=network.inputs_receive)
+
+
 class Session:
     """The state of a run between two tasks, and what happens to one task."""
 
@@ -81,10 +87,7 @@ class Session:
         film = film and ranks.world() == 1
         self.film = Film() if film and curriculum.learner.name == "neural_pruning" else None
         self.started = time.perf_counter()  # a resumed run counts the seconds of its finished tasks
-        network = curriculum.network
-        self.accumulation = Accumulation(
-            make_layout(curriculum, tasks), network.gain, inputs_receive=network.inputs_receive
-        )
+        self.accumulation = make_accumulation(curriculum, tasks)
         self.learner = make_learner(curriculum, self.tasks, self.accumulation, device, self._report)
 
     def begin(self, notes: Sequence[str], extending: str | None = None) -> None:

@@ -188,7 +188,7 @@ class _Verification:
 
     def _row_of_r(self, event: Mapping[str, Any]) -> Iterator[Check]:
         """For a learner that claims nothing: the scores after one task, measured again on its checkpoint."""
-        from nesa.session import make_layout
+        from nesa.session import make_accumulation
         from nesa.strategy import make_learner
 
         assert self.curriculum is not None
@@ -198,8 +198,7 @@ class _Verification:
             yield Check(f"skipped: accuracy after {after}", True, f"NOT measured again: {missing[0]}")
             return
         whole = [found for found in data if not isinstance(found, str)]
-        network = self.curriculum.network
-        empty = Accumulation(make_layout(self.curriculum, whole), network.gain, inputs_receive=network.inputs_receive)
+        empty = make_accumulation(self.curriculum, whole)
         learner = make_learner(self.curriculum, whole, empty, torch.device("cpu"), lambda name, fields: None)
         learner.load_state_dict(read_state(self.folder, event)["learner"])
         same = machine(read_environment(self.folder)) == self.here
