@@ -18,7 +18,6 @@ study that asks for it.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import math
 import statistics
@@ -28,7 +27,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
-from rows import Rows
+from rows import study
 from torch import Tensor, nn
 
 from nesa.tasks import DataDirs, load
@@ -367,21 +366,5 @@ def table(rows: list[dict[str, str]]) -> None:
         print("   ", ", ".join(shown))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--most", type=int, default=1000)
-    parser.add_argument("--table", action="store_true")
-    args = parser.parse_args()
-    rows, settings = Rows.of("geometry"), list(STUDIES[args.study]())
-    if args.table:
-        return table([row for s in settings for row in rows.where(**asdict(s))])
-    todo = [s for s in settings if not rows.has(**asdict(s))]
-    for s in todo[: args.most]:
-        found = row(s)
-        rows.add(**asdict(s), **found)
-        print(s, found, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    study("geometry", __doc__, STUDIES, row, table)

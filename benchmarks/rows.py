@@ -12,10 +12,13 @@ names, the seed), never a time, a path or a host.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import math
 import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +78,33 @@ class Rows:
             return []
         with self.path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
+
+
+def study(
+    name: str,
+    doc: str | None,
+    studies: Mapping[str, Callable[[], Iterable[Any]]],
+    run: Callable[[Any], dict[str, Any]],
+    table: Callable[[list[dict[str, str]]], None],
+) -> None:
+    """The command line of a study whose rows are NAME.csv: STUDY [--most N] [--table].
+
+    studies: the settings (dataclasses, the key of a row) of each study in the order in which they are run. run: the
+    other columns of a setting's row. table: prints the rows that are there."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=studies)
+    parser.add_argument("--most", type=int, default=1000)
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    rows, settings = Rows.of(name), list(studies[args.study]())
+    if args.table:
+        table([row for setting in settings for row in rows.where(**asdict(setting))])
+        return
+    todo = [setting for setting in settings if not rows.has(**asdict(setting))]
+    for setting in todo[: args.most]:
+        found = run(setting)
+        rows.add(**asdict(setting), **found)
+        print(setting, found, flush=True)
 
 
 def text(value: Any) -> str:

@@ -22,52 +22,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from literal import LiteralURN, literal_loss
-from step import median_of
+from step import literal_step, median_of, our_step
 
-from urn.compaction import keep_only
-from urn.geometry import Layout
-from urn.network import URN
-from urn.optim import Proximal
-from urn.penalties import Penalty
-
-D_IN, D_OUT, C_W, C_N, CPU = 10, 2, 5e-7, 2e-5, torch.device("cpu")
-PENALTY = Penalty("subgradient", C_W, C_N, "sum")
-
-
-def batch(B: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(B, D_IN), torch.randint(D_OUT, (B,))
-
-
-def our_step(S: int, B: int, I: int, live: float = 1.0) -> Callable[[], None]:
-    """One step of ours on S neurons, of which `live` are left."""
-    layout = Layout.flat(S, D_IN, {"task": D_OUT})
-    urn = URN(layout, I, "plain", "relu", generator=torch.Generator().manual_seed(0))
-    optimizer = Proximal(urn, "adam", 7e-4, penalty=PENALTY)
-    urn.recycle_gradient = True
-    if live < 1:
-        keep_only(urn, torch.cat([torch.arange(int(live * (S - D_OUT))), layout.ports["task"]]), optimizer)
-    costs, (x, y) = PENALTY.activity_costs(I, B), batch(B)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        logits, activity = urn.forward_with_activity(x, "task", costs)
-        (torch.nn.functional.cross_entropy(logits, y) + activity).backward()
-        optimizer.step()
-
-    return step
-
-
-def literal_step(S: int, B: int, I: int) -> Callable[[], None]:
-    model = LiteralURN(S, D_IN, D_OUT, I)
-    adam, (x, y) = torch.optim.Adam(model.parameters(), lr=7e-4), batch(B)
-
-    def step() -> None:
-        adam.zero_grad()
-        literal_loss(model, x, y, C_W, C_N).backward()
-        adam.step()
-
-    return step
+CPU = torch.device("cpu")
 
 
 def in_turns(steps: Sequence[Callable[[], None]], rounds: int) -> list[float]:

@@ -19,14 +19,13 @@ test set. Penalties act as subgradients, as in the paper. Neurons that stay sile
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 import torch
-from rows import Rows
+from rows import study
 from torch import Tensor
 
 from nesa.tasks import load
@@ -288,21 +287,5 @@ def table(rows: list[dict[str, str]]) -> None:
         print("   ", ", ".join(f"{name} {value}" for name, value in shown.items()))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--most", type=int, default=1000)
-    parser.add_argument("--table", action="store_true")
-    args = parser.parse_args()
-    rows, settings = Rows.of("spheres"), list(STUDIES[args.study]())
-    if args.table:
-        return table([row for s in settings for row in rows.where(**asdict(s))])
-    todo = [s for s in settings if not rows.has(**asdict(s))]
-    for s in todo[: args.most]:
-        found = row(s)
-        rows.add(**asdict(s), **found)
-        print(s, found, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    study("spheres", __doc__, STUDIES, row, table)

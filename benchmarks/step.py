@@ -24,7 +24,8 @@ from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
 
-D_IN, D_OUT, C_W, C_N = 10, 2, 5e-7, 2e-5
+D_IN, D_OUT, C_W, C_N, CPU = 10, 2, 5e-7, 2e-5, torch.device("cpu")
+PENALTY = Penalty("subgradient", C_W, C_N, "sum")
 
 
 def median_of(run: Callable[[], object], rounds: int, device: torch.device) -> float:
@@ -53,6 +54,42 @@ def rates(n: int, device: torch.device) -> tuple[float, float]:
     return product, copy
 
 
+def batch(B: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(B, D_IN, device=device), torch.randint(D_OUT, (B,), device=device)
+
+
+def our_step(S: int, B: int, I: int, live: float = 1.0, device: torch.device = CPU) -> Callable[[], None]:
+    """One step of ours on S neurons, of which the share `live` is left."""
+    layout = Layout.flat(S, D_IN, {"task": D_OUT})
+    urn = URN(layout, I, "plain", "relu", generator=torch.Generator().manual_seed(0)).to(device)
+    optimizer = Proximal(urn, "adam", 7e-4, penalty=PENALTY)
+    urn.recycle_gradient = True
+    if live < 1:
+        keep_only(urn, torch.cat([torch.arange(int(live * (S - D_OUT))), layout.ports["task"]]), optimizer)
+    costs, (x, y) = PENALTY.activity_costs(I, B), batch(B, device)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        logits, activity = urn.forward_with_activity(x, "task", costs)
+        (torch.nn.functional.cross_entropy(logits, y) + activity).backward()
+        optimizer.step()
+
+    return step
+
+
+def literal_step(S: int, B: int, I: int, device: torch.device = CPU) -> Callable[[], None]:
+    """One step of the literal reference."""
+    model = LiteralURN(S, D_IN, D_OUT, I).to(device)
+    adam, (x, y) = torch.optim.Adam(model.parameters(), lr=7e-4), batch(B, device)
+
+    def step() -> None:
+        adam.zero_grad()
+        literal_loss(model, x, y, C_W, C_N).backward()
+        adam.step()
+
+    return step
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--S", type=int, default=5000)
@@ -65,42 +102,16 @@ def main() -> None:
     S, B, I, device = args.S, args.B, args.I, torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("this machine has no CUDA device that torch can use")
-    x, y = torch.randn(B, D_IN, device=device), torch.randint(D_OUT, (B,), device=device)
-
-    reference = LiteralURN(S, D_IN, D_OUT, I).to(device)
-    adam = torch.optim.Adam(reference.parameters(), lr=7e-4)
-
-    def literal_step() -> None:
-        adam.zero_grad()
-        literal_loss(reference, x, y, C_W, C_N).backward()
-        adam.step()
-
-    penalty = Penalty("subgradient", C_W, C_N, "sum")
-
-    def make(live: float) -> Callable[[], None]:
-        layout = Layout.flat(S, D_IN, {"task": D_OUT})
-        urn = URN(layout, I, "plain", "relu", generator=torch.Generator().manual_seed(0)).to(device)
-        optimizer = Proximal(urn, "adam", 7e-4, penalty=penalty)
-        urn.recycle_gradient = True
-        if live < 1:
-            kept = torch.cat([torch.arange(int(live * S)), layout.ports["task"]])
-            keep_only(urn, kept, optimizer)
-        costs = penalty.activity_costs(I, B)
-
-        def step() -> None:
-            optimizer.zero_grad()
-            logits, activity = urn.forward_with_activity(x, "task", costs)
-            (torch.nn.functional.cross_entropy(logits, y) + activity).backward()
-            optimizer.step()
-
-        return step
-
-    dense, late = make(1.0), make(args.live)
-    for step in (literal_step, dense, late):
+    reference, dense, late = (
+        literal_step(S, B, I, device),
+        our_step(S, B, I, 1.0, device),
+        our_step(S, B, I, args.live, device),
+    )
+    for step in (reference, dense, late):
         step()
     times: dict[str, list[float]] = {"literal": [], "dense": [], "late": []}
     for _ in range(args.rounds):
-        for name, step in (("literal", literal_step), ("dense", dense), ("late", late)):
+        for name, step in (("literal", reference), ("dense", dense), ("late", late)):
             times[name].append(median_of(step, 1, device))
     literal, ours, small = (statistics.median(times[name]) for name in ("literal", "dense", "late"))
     product, copy = rates(S, device)
