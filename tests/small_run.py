@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from nesa.config import Curriculum
 from nesa.curriculum import load
@@ -55,6 +56,18 @@ def write_curriculum(folder: Path, *, seed: int = 3, grid=(8, 8, 4), grow: bool 
 
 def curriculum(folder: Path, **options) -> Curriculum:
     return load(write_curriculum(folder, **options))
+
+
+def train(place: Path, name: str, **options) -> Path:
+    """The finished run PLACE/NAME of `curriculum`, on the data in PLACE/data; writes them where there are none."""
+    from nesa.run import run
+    from nesa.session import Session
+
+    if not (place / "data").exists():
+        write_data(place / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "_draw", lambda *_: None)
+        return run(curriculum(place, **options), out=place, name=name, data=place / "data")
 
 
 def events(run: Path) -> list[dict]:

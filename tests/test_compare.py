@@ -20,7 +20,6 @@ import stored_run
 from nesa import cli, leaflet
 from nesa.compare import WHOLE, compare, likenesses
 from nesa.errors import RunFolderError, UserError
-from nesa.session import Session
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,16 +27,10 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """Four real runs: two curricula, each with the seeds 1 and 2."""
-    from nesa.run import run
-
     place = tmp_path_factory.mktemp("trained")
-    small_run.write_data(place / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)
-        for name, tasks in (("all", ("five", "six")), ("one", ("six",))):
-            for seed in (1, 2):
-                curriculum = small_run.curriculum(place, seed=seed, tasks=tasks)
-                run(curriculum, out=place, name=f"{name}-seed{seed}", data=place / "data")
+    for name, tasks in (("all", ("five", "six")), ("one", ("six",))):
+        for seed in (1, 2):
+            small_run.train(place, f"{name}-seed{seed}", seed=seed, tasks=tasks)
     return place
 
 

@@ -14,18 +14,13 @@ from nesa import cli, evidence, load
 from nesa.errors import RunFolderError, UserError
 from nesa.evidence import prove
 from nesa.folder import load_structure
-from nesa.run import run
-from nesa.session import Session
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """A folder with data/ and the finished run small/, of three tasks with 120 test samples each."""
     place = tmp_path_factory.mktemp("evidence")
-    small_run.write_data(place / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)
-        run(small_run.curriculum(place), out=place, name="small", data=place / "data")
+    small_run.train(place, "small")
     return place
 
 

@@ -13,7 +13,6 @@ import small_run
 import torch
 
 from nesa import cli, saved
-from nesa.session import Session
 
 LOADED = """
 import sys
@@ -29,15 +28,7 @@ for n in (len(x), 1, 7):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    from nesa.run import run
-
-    place = tmp_path_factory.mktemp("trained")
-    small_run.write_data(place / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)
-        return run(
-            small_run.curriculum(place, seed=1, tasks=("five", "six")), out=place, name="run", data=place / "data"
-        )
+    return small_run.train(tmp_path_factory.mktemp("trained"), "run", seed=1, tasks=("five", "six"))
 
 
 def probe(folder: Path, task: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -49,10 +49,7 @@ def no_figures(monkeypatch):
 def place(tmp_path_factory) -> Path:
     """A folder with data/ and the finished run whole/."""
     place = tmp_path_factory.mktemp("runs")
-    small_run.write_data(place / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)
-        run(small_run.curriculum(place), out=place, name="whole", data=place / "data")
+    small_run.train(place, "whole")
     return place
 
 

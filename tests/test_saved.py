@@ -17,7 +17,6 @@ from nesa.errors import RunFolderError, UserError
 from nesa.events import read_events
 from nesa.run import run
 from nesa.saved import checkpointed, read_probe
-from nesa.session import Session
 from nesa.tables import read_accuracy
 
 ROOT = Path(__file__).parent.parent
@@ -27,10 +26,7 @@ ROOT = Path(__file__).parent.parent
 def place(tmp_path_factory) -> Path:
     """A folder with data/ and the finished run small/."""
     place = tmp_path_factory.mktemp("saved")
-    small_run.write_data(place / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)
-        run(small_run.curriculum(place), out=place, name="small", data=place / "data")
+    small_run.train(place, "small")
     return place
 
 

@@ -22,8 +22,6 @@ from nesa.accumulation import Accumulation
 from nesa.digest import digest, event_digest
 from nesa.errors import RunFolderError
 from nesa.folder import load_structure
-from nesa.run import run
-from nesa.session import Session
 from nesa.verify import Check, verify
 
 PROMISES = ("files", "one way", "weights", "answers", "recorded", "data", "accuracy", "row")
@@ -33,10 +31,7 @@ PROMISES = ("files", "one way", "weights", "answers", "recorded", "data", "accur
 def sound(tmp_path_factory) -> Path:
     """A folder with data/ and the finished run small/."""
     place = tmp_path_factory.mktemp("sound")
-    small_run.write_data(place / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)
-        run(small_run.curriculum(place), out=place, name="small", data=place / "data")
+    small_run.train(place, "small")
     return place
 
 
