@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/kill.py [--kills 30] [--seed 0] [--out DIR]
 
 The curriculum is quickstart at a fraction of its size. Every life is a process of its own, ended by SIGKILL after a
-random amount of processor time (so that a busy machine changes nothing); the task in hand is kept every half second
-instead of every thirty, so that lives that short get on. When a run is finished before it has been killed often enough,
-another begins. Compared are events (their times aside), both tables, and the digests of every checkpoint and probe.
-Printed is where each life ended; the exit code is 1 when anything differs.
+random amount of processor time (so that a busy machine changes nothing); the task in hand is kept every half second at
+ends of epochs and every second inside them, so that lives that short get on. When a run is finished before it has been
+killed often enough, another begins. Compared are events (their times aside), both tables, and the digests of every
+checkpoint and probe. Printed is where each life ended; the exit code is 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def life(words: list[str], seconds: float | None = None) -> tuple[int, float]:
         try:
             from nesa import epochs
 
-            epochs.EVERY, epochs.SHARE = 0.5, float("inf")
+            epochs.EVERY, epochs.LONG, epochs.SHARE = 0.5, 1.0, float("inf")
             sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
             code = nesa(words)
         finally:

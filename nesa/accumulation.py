@@ -207,7 +207,7 @@ class Accumulation:
     def from_state_dict(state: dict[str, Any]) -> Accumulation:
         plane = None if state["plane"] is None else (state["plane"][0], state["plane"][1])
         layout = Layout(state["positions"], state["inputs"], state["ports"], plane)
-        W = unpack(state["W"]) if "W" in state else _places(state)
+        W = unpack(state["W"])
         self = Accumulation(layout, state["gain"], inputs_receive=state["inputs_receive"], dtype=W.dtype)
         self.owner, self.stored, self.W, self.b = state["owner"], state["stored"], W, state["b"]
         self.claims = [Claim(c["name"], Rule(**c["rule"]), c["members"], c["extra"]) for c in state["claims"]]
@@ -243,11 +243,3 @@ class Accumulation:
         urn = URN(tiny, rule.iterations, rule.update, rule.output_activation, dtype=W.dtype)
         urn.become(layout, W, b, fixed)
         return urn
-
-
-def _places(state: dict[str, Any]) -> Tensor:
-    """W of the first checkpoints, which named the place of each weight."""
-    W = state["W_value"].new_zeros(len(state["b"]), len(state["b"]))
-    rows, columns = state["W_place"].long().unbind(1)
-    W[rows, columns] = state["W_value"]
-    return W

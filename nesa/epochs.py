@@ -23,7 +23,8 @@ from urn.compaction import keep_only
 if TYPE_CHECKING:
     from nesa.strategy import Observer, Schedule
 
-EVERY = 30.0  # seconds of training between two of these, at least
+EVERY = 30.0  # seconds of training between two of these, at least: at ends of epochs, where they are small,
+LONG = 600.0  # and inside an epoch that lasts as long
 SHARE = 0.02  # of the training time that they may take
 SPEED = 100e6  # bytes a second, until the first has been timed: a slow disk
 
@@ -31,8 +32,8 @@ State = dict[str, Any]
 
 
 class Keeper(SupervisedPlugin, supports_distributed=True):
-    """Calls `save(state)` after steps, as often as EVERY and SHARE allow, and before it obeys `stop`; comes after the
-    plugins it is given."""
+    """Calls `save(state)` after steps, as often as EVERY, LONG and SHARE allow, and before it obeys `stop`; comes after
+    the plugins it is given."""
 
     def __init__(
         self,
@@ -66,7 +67,8 @@ class Keeper(SupervisedPlugin, supports_distributed=True):
 
     def _keep(self, strategy) -> None:
         began = time.perf_counter()
-        due = began - self.last >= max(EVERY, self.cost / SHARE)
+        wait = EVERY if self.batches == len(strategy.dataloader) else LONG
+        due = began - self.last >= max(wait, self.cost / SHARE)
         if self.save is not None and (due or self.stop.asked is not None) and _finite(strategy.model.worker):
             self.save(self.state(strategy))
             self.last = time.perf_counter()
@@ -76,17 +78,22 @@ class Keeper(SupervisedPlugin, supports_distributed=True):
 
     def state(self, strategy) -> State:
         """Tensors, numbers and text only. W, b and moments: free rows (n_free, n), packed; fired: (I, n) or None.
-        Moments of synapses that healing leaves out decide nothing and are left out."""
+        Moments of synapses that healing leaves out decide nothing and are left out; where the optimiser has just been
+        condensed, those of zero weights are a row and a column."""
         model, worker, observer = strategy.model, strategy.model.worker, self.observer
         healing = self.pruning._healing
         free = (~worker.fixed).to(worker.W.device)
+        condensed = getattr(strategy.optimizer, "condensed", None) or {}
 
-        def rows(value: Any, p: Tensor) -> Any:
+        def rows(name: str, value: Any, p: Tensor) -> Any:
             if not isinstance(value, Tensor):
                 return value
             if value.shape != p.shape:
                 return value.detach().cpu()
             value = value[free]
+            if p is worker.W and name in condensed:
+                outer = condensed[name] and (condensed[name][0][free].cpu(), condensed[name][1].cpu())
+                return {"at": value[p.data[free] != 0].cpu(), "outer": outer}
             return pack(value * worker.support[free] if worker.support is not None and p is worker.W else value)
 
         parameters = {"W": worker.W, "b": worker.b}
@@ -96,7 +103,7 @@ class Keeper(SupervisedPlugin, supports_distributed=True):
             "index": model.index,
             **{name: pack(p.data[free]) for name, p in parameters.items()},
             "optimizer": {
-                name: {key: rows(value, p) for key, value in strategy.optimizer.state.get(p, {}).items()}
+                name: {key: rows(key, value, p) for key, value in strategy.optimizer.state.get(p, {}).items()}
                 for name, p in parameters.items()
             },
             "fired": None if worker.watch is None else pack(worker.watch.fired),
@@ -124,7 +131,7 @@ class Keeper(SupervisedPlugin, supports_distributed=True):
         for name, p in (("W", worker.W), ("b", worker.b)):
             p.data[free] = unpack(state[name]).to(p.device)
             optimizer.state[p] = {
-                key: _whole(unpack(value), p, free) if isinstance(value, dict) else value
+                key: _whole(value, p, free) if isinstance(value, dict) else value
                 for key, value in state["optimizer"][name].items()
             }
         strategy.optimized_param_id = dict(model.named_parameters())
@@ -155,10 +162,16 @@ def _plain(value: Any) -> Any:
     return value.detach().cpu() if isinstance(value, Tensor) else value
 
 
-def _whole(value: Tensor, p: Tensor, free: Tensor) -> Tensor:
+def _whole(state: State, p: Tensor, free: Tensor) -> Tensor:
     """A moment of all rows; those of fixed rows have never been touched."""
     whole = torch.zeros_like(p)
-    whole[free] = value.to(p.device)
+    if "at" not in state:
+        whole[free] = unpack(state).to(p.device)
+        return whole
+    values, outer = state["at"].to(p.device), state["outer"]
+    rows = torch.zeros_like(p[free]) if outer is None else torch.outer(*(part.to(p.device) for part in outer))
+    rows[p.data[free] != 0] = values
+    whole[free] = rows
     return whole
 
 

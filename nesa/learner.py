@@ -165,6 +165,8 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
         self._steps += 1
         if worker.watch is not None and self._steps % self.options.window == 0:
             self.compact(strategy)
+        if isinstance(strategy.optimizer, Proximal) and self._steps % len(strategy.dataloader) == 0:
+            strategy.optimizer.condense()  # whether or not it is kept now: a resumed run must be the same run
 
     def compact(self, strategy) -> None:
         """Drops the free neurons that nothing has woken during the last window."""

@@ -24,7 +24,7 @@ from nesa.events import read_events
 from nesa.folder import CHECKPOINT, load_structure, task_folder
 from nesa.stream import normalise
 
-FORMAT = 1  # of checkpoint.pt and probe.pt
+FORMAT = 2  # of checkpoint.pt and probe.pt
 PROBE = "probe.pt"
 TRAINING = "training.pt"  # the task in hand after some step; removed when the task is finished
 EARLIER = "training-earlier.pt"  # its predecessor, for the case that it is damaged

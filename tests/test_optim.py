@@ -227,3 +227,42 @@ def test_a_closure_is_called_with_gradients():
 def test_an_unknown_base():
     with pytest.raises(ValueError, match="one of adam, adamw, sgd, not 'lion'"):
         Proximal(network(), "lion")
+
+
+@pytest.mark.parametrize("base", ["adam", "sgd"])
+def test_moments_of_zero_weights_condense_to_a_row_and_a_column(base):
+    urn = network(fixed=(1,))
+    optimizer = Proximal(urn, base, 0.01, momentum=0.9, penalty=Penalty("prox_decoupled", weight=0.5))
+    steps(urn, optimizer)
+    zero, state = urn.W.data == 0, optimizer.state[urn.W]
+    before = {name: value.clone() for name, value in state.items() if isinstance(value, torch.Tensor)}
+    assert 0.1 < float(zero.double().mean()) < 0.9
+    optimizer.condense()
+    assert optimizer.condensed is not None and set(optimizer.condensed) == set(before)
+    for name, old in before.items():
+        outer = optimizer.condensed[name]
+        new = state[name]
+        assert torch.equal(new[~zero], old[~zero])
+        if name == "exp_avg_sq":
+            assert outer is not None
+            estimate = old.sum(1)[:, None] * old.sum(0) / old.sum()
+            torch.testing.assert_close(new[zero], estimate[zero])
+            assert torch.equal(
+                new[zero], torch.outer(*outer)[zero]
+            )  # what a checkpoint keeps of it gives the same bits
+            assert bool((new[1] == 0).all())  # a fixed row has never been touched
+        else:
+            assert outer is None and not bool(new[zero].any())
+    steps(urn, optimizer, 1)
+    assert optimizer.condensed is None  # says nothing of the moments after a step
+
+
+def test_moments_that_are_all_zero_condense_to_zero():
+    urn = network()
+    optimizer = Proximal(urn, "adam", 0.01)
+    optimizer.condense()
+    assert optimizer.condensed == {}
+    optimizer.state[urn.W]["exp_avg_sq"] = torch.zeros_like(urn.W)
+    urn.W.data[0] = 0
+    optimizer.condense()
+    assert not bool(optimizer.state[urn.W]["exp_avg_sq"].any())

@@ -53,6 +53,7 @@ class Proximal(torch.optim.Optimizer):
         self.ramp = 1.0
         self._kept: tuple[Penalty, Tensor] | None = None  # the prices of W
         self._known: tuple | None = None
+        self.condensed: dict[str, tuple[Tensor, Tensor] | None] | None = None
         defaults = {"lr": lr, "betas": betas, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__([urn.W, urn.b], defaults)
 
@@ -66,6 +67,7 @@ class Proximal(torch.optim.Optimizer):
         urn, penalty = self.urn, self.penalty
         lr = float(group["lr"])
         rule = BASES[self.base]
+        self.condensed = None
         ranges, layout, neurons = self._where()
         for p in (urn.W, urn.b):
             if p.grad is None:
@@ -101,6 +103,30 @@ class Proximal(torch.optim.Optimizer):
                     if is_W and urn.support is not None:
                         w.mul_(urn.support[rows])
         return loss
+
+    @torch.no_grad()
+    def condense(self) -> None:
+        """Leaves of the moments of zero weights what fits in a row and a column, in place: the first moment becomes
+        zero, the second the rank-one estimate from its sums over rows and columns (as Adafactor has it for all weights;
+        Shazeer and Stern 2018). The state of W is then three numbers for each weight that is not zero, and what
+        `condensed` has of each moment until the next step: None, or the row (n,) and column (S,) whose outer product
+        the zero weights have. Collective where the rows of W are with several processes."""
+        urn = self.urn
+        W, state = urn.W.data, self.state.get(urn.W, {})
+        self.condensed = {}
+        for name, moment in state.items():
+            if not isinstance(moment, Tensor) or moment.shape != W.shape:
+                continue
+            outer = None
+            if name in SQUARES:
+                row, column = moment.sum(1), urn.share.total(moment.sum(0))
+                outer = (row, column / column.sum().clamp_min(torch.finfo(column.dtype).tiny))
+            self.condensed[name] = outer
+            strip = max(1, (STRIP if W.device.type == "cpu" else WIDE_STRIP) // W.shape[1])
+            for first in range(0, len(W), strip):
+                rows = slice(first, first + strip)
+                estimate = 0.0 if outer is None else torch.outer(outer[0][rows], outer[1])
+                moment[rows] = torch.where(W[rows] == 0, estimate, moment[rows])
 
     def _where(self) -> tuple[list[tuple[int, int]], Layout, Tensor]:
         """The ranges of rows that train; the layout and each row's neuron, on W's device. Worked out anew when the
@@ -176,6 +202,7 @@ class _SGD:
 
 
 BASES = {"adam": _Adam, "adamw": _AdamW, "sgd": _SGD}
+SQUARES = ("exp_avg_sq",)  # moments of squares: without a sign, and steps are divided by them
 
 
 def _ranges(mask: Tensor) -> list[tuple[int, int]]:
