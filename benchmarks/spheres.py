@@ -90,8 +90,11 @@ def make_data(s: Setting) -> Data:
     return Data(x, torch.tensor(found.train_y), rest[:half], y[:half], rest[half:], y[half:])
 
 
-def train(s: Setting, data: Data) -> tuple[URN, list[int]]:
-    """The network after the last epoch, and the neurons in its working set after each epoch."""
+def train(s: Setting, data: Data, compact: bool = True) -> tuple[URN, list[int]]:
+    """The network after the last epoch, all of its neurons computed, and those in its working set after each epoch.
+
+    compact: neurons that were silent for an epoch are dropped, and those that were silent at some l are not computed
+    there until the sets are made again, every RENEW epochs."""
     torch.manual_seed(s.seed)
     urn = URN(Layout.flat(s.S, D, {PORT: 2}), s.I, s.rule, s.output)
     if not s.inputs_receive:
@@ -103,19 +106,21 @@ def train(s: Setting, data: Data) -> tuple[URN, list[int]]:
     urn.recycle_gradient = True
     generator, left = torch.Generator().manual_seed(s.seed), []
     for epoch in range(s.epochs):
-        watch = urn.watch = Watch(urn)
+        watch = urn.watch = Watch(urn) if compact else None
         for pick in torch.randperm(len(data.x), generator=generator).split(s.batch):
             optimizer.zero_grad()
             costs = penalty.activity_costs(s.I, len(pick))
             logits, activity = urn.forward_with_activity(data.x[pick], PORT, costs, literal=s.literal, ports=s.literal)
             (torch.nn.functional.cross_entropy(logits, data.y[pick]) + activity).backward()
             optimizer.step()
-        keep = watch.awake()
-        keep[urn.layout.inputs] = keep[urn.layout.ports[PORT]] = True
-        if not bool(keep.all()):
-            keep_only(urn, keep.nonzero().flatten(), optimizer)
-        urn.declare_silent(None if (epoch + 1) % RENEW == 0 else ~watch.fired[:, keep])
+        if watch is not None:
+            keep = watch.awake()
+            keep[urn.layout.inputs] = keep[urn.layout.ports[PORT]] = True
+            if not bool(keep.all()):
+                keep_only(urn, keep.nonzero().flatten(), optimizer)
+            urn.declare_silent(None if (epoch + 1) % RENEW == 0 else ~watch.fired[:, keep])
         left.append(len(urn.layout.hidden))
+    urn.declare_silent(None)
     return urn, left
 
 
