@@ -1,6 +1,7 @@
 """One optimiser step: the paper to the letter against urn, in turns in one process, with the machine's own rates.
 
-    PYTHONPATH=. python benchmarks/step.py [--S 5000] [--B 128] [--I 4] [--live 0.05] [--rounds 7] [--device cpu]
+    PYTHONPATH=. python benchmarks/step.py [--S 5000] [--B 128] [--I 4] [--live 0.05] [--rounds 7]
+        [--device cpu] [--precision bfloat16]
     PYTHONPATH=. python benchmarks/step.py --S 21600 --device cuda       # the paper's CIFAR-10 size; 20 GB
 
 Prints medians, ratios, and each time as a multiple of its floor: the products that cannot be avoided at the measured
@@ -23,6 +24,7 @@ from urn.geometry import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
+from urn.precision import PRECISIONS, multiply_in
 
 D_IN, D_OUT, C_W, C_N, CPU = 10, 2, 5e-7, 2e-5, torch.device("cpu")
 PENALTY = Penalty("subgradient", C_W, C_N, "sum")
@@ -58,12 +60,14 @@ def batch(B: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(B, D_IN, device=device), torch.randint(D_OUT, (B,), device=device)
 
 
-def our_step(S: int, B: int, I: int, live: float = 1.0, device: torch.device = CPU) -> Callable[[], None]:
+def our_step(
+    S: int, B: int, I: int, live: float = 1.0, device: torch.device = CPU, precision: str = "float32"
+) -> Callable[[], None]:
     """One step of ours on S neurons, of which the share `live` is left."""
     layout = Layout.flat(S, D_IN, {"task": D_OUT})
     urn = URN(layout, I, "plain", "relu", generator=torch.Generator().manual_seed(0)).to(device)
     optimizer = Proximal(urn, "adam", 7e-4, penalty=PENALTY)
-    urn.recycle_gradient = True
+    urn.recycle_gradient, urn.multiply = True, multiply_in(precision, device)
     if live < 1:
         keep_only(urn, torch.cat([torch.arange(int(live * (S - D_OUT))), layout.ports["task"]]), optimizer)
     costs, (x, y) = PENALTY.activity_costs(I, B), batch(B, device)
@@ -98,14 +102,15 @@ def main() -> None:
     parser.add_argument("--live", type=float, default=0.05)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="of our products")
     args = parser.parse_args()
     S, B, I, device = args.S, args.B, args.I, torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("this machine has no CUDA device that torch can use")
     reference, dense, late = (
         literal_step(S, B, I, device),
-        our_step(S, B, I, 1.0, device),
-        our_step(S, B, I, args.live, device),
+        our_step(S, B, I, 1.0, device, args.precision),
+        our_step(S, B, I, args.live, device, args.precision),
     )
     for step in (reference, dense, late):
         step()
@@ -119,7 +124,8 @@ def main() -> None:
     flop = 3 * 2 * B * (n * D_IN + (I - 2) * n * n + n * D_OUT)  # forward, for the states, for W
     floor = flop / product + 7 * 4 * S * S / copy
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"S {S}, B {B}, I {I}, {where}, torch {torch.__version__}")
+    used = "bfloat16" if multiply_in(args.precision, device) else "float32"
+    print(f"S {S}, B {B}, I {I}, {where}, torch {torch.__version__}; our products in {used}")
     print(f"machine: {product / 1e9:.0f} GFLOP/s float32 product, {copy / 1e9:.1f} GB/s copy (read + written)")
     print(f"literal step            {literal * 1e3:8.1f} ms")
     print(

@@ -30,11 +30,12 @@ class AccumulatingURN(MultiTaskModule):
 
     accumulation: what has been claimed. rule: how new tasks iterate. The Parameters are those of the worker that
     trains the current task; claimed tasks answer through their own frozen sub-networks, and a task that has not been
-    learned answers with zeros (Avalanche may ask for it). recycle_gradient: see `urn.URN`. dealt: the rows of workers
-    are dealt out to the ranks of torch's process group until they settle (`urn.sharding`).
+    learned answers with zeros (Avalanche may ask for it). recycle_gradient, multiply: see `urn.URN`. dealt: the rows of
+    workers are dealt out to the ranks of torch's process group until they settle (`urn.sharding`).
     """
 
     recycle_gradient = False
+    multiply: torch.dtype | None = None
     dealt = False
 
     def __init__(self, accumulation: Accumulation, rule: Rule):
@@ -61,7 +62,7 @@ class AccumulatingURN(MultiTaskModule):
         if self.dealt:
             shard(self.worker)
         self.worker.to(device)
-        self.worker.recycle_gradient = self.recycle_gradient
+        self.worker.recycle_gradient, self.worker.multiply = self.recycle_gradient, self.multiply
         self.current = task
         return {old.W: self.worker.W, old.b: self.worker.b}
 

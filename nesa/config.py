@@ -39,6 +39,7 @@ REDUCTIONS = ("mean", "sum")
 LEARNERS = ("neural_pruning", "naive", "ewc", "replay", "lwf", "joint")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("float32", "bfloat16", "auto")
 
 
 def _key(
@@ -143,7 +144,7 @@ class Learner:
     )
     heal_epochs: int = _key(4, "epochs of training without penalties and with the support fixed, after pruning", low=0)
     heal_lr: float = _key(1.0, "first learning rate of healing, as a share of the task's", above=0)
-    compaction: bool = _key(True, "leave neurons that are silent for a whole epoch out of the products")
+    compaction: bool = _key(True, "leave neurons that are silent for 100 steps out of the products")
     grow: bool = _key(True, "append a plane when too few neurons are free")
     params: dict[str, Any] = _section(dict, "parameters of a rival: ewc lambda; replay memory; lwf alpha, temperature")
 
@@ -159,6 +160,11 @@ class Training:
     batch_size: int = _key(256, "samples in a batch", low=1)
     epochs: int = _key(10, "passes over the training data", low=1)
     schedule: str = _key("cosine", "course of the learning rate over the task", choices=SCHEDULES)
+    precision: str = _key(
+        "float32",
+        "what a step multiplies in; auto: bfloat16 on a device with matrix units for it, else float32",
+        choices=PRECISIONS,
+    )
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from nesa.strategy import (
 )
 from nesa.stream import Batches, TaskData
 from urn.network import URN
+from urn.precision import multiply_in
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
@@ -115,6 +116,7 @@ class Rival:
         if joint:
             self.model = self._fresh()
         self.model.penalty = make_penalty(config.penalties)
+        self.model.urn.multiply = multiply_in(config.training.precision, self.device)
         strategy = (JointStrategy if joint else CurriculumStrategy)(
             tasks=self.tasks,
             curriculum=self.curriculum,

@@ -30,6 +30,7 @@ from nesa.stream import Batches, TaskData
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
+from urn.precision import multiply_in
 
 if TYPE_CHECKING:
     from nesa.rivals import Rival
@@ -190,6 +191,7 @@ class Pruning:
         `stop` is obeyed. state: go on from there (see nesa.epochs)."""
         config, learner = self.curriculum.tasks[k], self.curriculum.learner
         self.model.rule = self._rule(k)
+        self.model.multiply = multiply_in(config.training.precision, self.device)
         schedule = Schedule(config.training.schedule, config.training.lr)
         pruning = NeuralPruning(
             make_penalty(config.penalties),

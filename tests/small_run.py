@@ -54,12 +54,13 @@ def write_curriculum(folder: Path, *, seed: int = 3, grid=(8, 8, 4), grow: bool 
     return path
 
 
-def curriculum(folder: Path, **options) -> Curriculum:
-    return load(write_curriculum(folder, **options))
+def curriculum(folder: Path, *overrides: str, **options) -> Curriculum:
+    return load(write_curriculum(folder, **options), overrides)
 
 
-def train(place: Path, name: str, **options) -> Path:
-    """The finished run PLACE/NAME of `curriculum`, on the data in PLACE/data; writes them where there are none."""
+def train(place: Path, name: str, *overrides: str, **options) -> Path:
+    """The finished run PLACE/NAME of `curriculum` with overrides as the command line has them, on the data in
+    PLACE/data; writes them where there are none."""
     from nesa.run import run
     from nesa.session import Session
 
@@ -67,7 +68,7 @@ def train(place: Path, name: str, **options) -> Path:
         write_data(place / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Session, "_draw", lambda *_: None)
-        return run(curriculum(place, **options), out=place, name=name, data=place / "data")
+        return run(curriculum(place, *overrides, **options), out=place, name=name, data=place / "data")
 
 
 def events(run: Path) -> list[dict]:

@@ -323,3 +323,43 @@ def test_rising_indices_become_a_view():
     assert as_index(torch.tensor([], dtype=torch.long), device) == slice(0, 0)
     assert isinstance(as_index(torch.tensor([3, 5]), device), torch.Tensor)
     assert isinstance(as_index(torch.tensor([4, 3]), device), torch.Tensor)
+
+
+@pytest.mark.parametrize("I", [1, 2, 5])
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("fixed_set", FIXED)
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_bfloat16_products_round_the_factors_alone(update, fixed_set, contiguous, I):
+    """Against float64 within what 8 bits of mantissa allow, over samples enough for those whose neurons fall on the
+    other side of zero; sums, gradients and answers are not bfloat16."""
+    exact = network(update, "linear", I, fixed_set, contiguous)
+    urn = network(update, "linear", I, fixed_set, contiguous).float()
+    x = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(1))
+    plain = gradients(urn, URN.forward_with_activity, x, "b", COSTS[: I + 1])
+    urn.multiply = torch.bfloat16
+    told = gradients(urn, URN.forward_with_activity, x, "b", COSTS[: I + 1])
+    want = gradients(exact, URN.forward_with_activity, x.double(), "b", COSTS[: I + 1])
+    for got, true in zip(told, want, strict=True):
+        assert got.dtype == torch.float32
+        assert float((got - true).norm()) <= 0.03 * float(true.norm()) + 1e-6
+    assert any(not torch.equal(a, b) for a, b in zip(told, plain, strict=True))  # they are rounded, then
+    with torch.no_grad():
+        assert torch.equal(urn(x, "b"), plain[0])  # an answer is float32, to the bit
+
+
+@pytest.mark.parametrize(("recycle", "every"), [(True, False), (True, True), (False, True)])
+def test_bfloat16_products_under_all_ways_to_read(recycle, every):
+    urn = network("residual_both", "linear", 4, FIXED[-1], contiguous=True).float()
+    x = torch.randn(B, D_IN, generator=torch.Generator().manual_seed(1))
+    found = []
+    for multiply in (None, torch.bfloat16):
+        urn.multiply, urn.recycle_gradient = multiply, recycle
+        for _ in range(2):  # the second writes over the gradient of the first
+            urn.zero_grad()
+            logits, activity = urn.forward_with_activity(x, "b", COSTS[:5], every=every)
+            (logits.pow(2).sum() + activity).backward()
+            assert urn.W.grad is not None
+            found.append((logits.detach(), urn.W.grad.clone()))
+    for got, want in zip(found[3], found[1], strict=True):
+        assert float((got - want).norm()) <= 0.03 * float(want.norm())
+    assert torch.equal(found[2][1], found[3][1])

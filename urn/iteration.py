@@ -49,15 +49,26 @@ def block(W: Tensor, rows: Index, cols: Index) -> Tensor:
 
 def add_to_block(W: Tensor, rows: Index, cols: Index, left: Tensor, right: Tensor, *, onto: bool = True) -> None:
     """W[rows, cols] += left^T right, in place; between slices, not `onto` what is there but instead of it."""
+    if isinstance(rows, slice) and isinstance(cols, slice) and left.dtype == W.dtype:
+        W[rows, cols].addmm_(left.T, right, beta=1 if onto else 0)
+        return
+    product = (left.T @ right).to(W.dtype)
     if isinstance(rows, slice):
         if isinstance(cols, slice):
-            W[rows, cols].addmm_(left.T, right, beta=1 if onto else 0)
+            W[rows, cols].add_(product) if onto else W[rows, cols].copy_(product)
         else:
-            W[rows].index_add_(1, cols, left.T @ right)
+            W[rows].index_add_(1, cols, product)
     elif isinstance(cols, slice):
-        W[:, cols].index_add_(0, rows, left.T @ right)
+        W[:, cols].index_add_(0, rows, product)
     else:
-        W.index_put_((rows[:, None], cols), left.T @ right, accumulate=True)
+        W.index_put_((rows[:, None], cols), product, accumulate=True)
+
+
+def affine(drive: Tensor, N: Tensor, W: Tensor, out: Tensor | None = None) -> Tensor:
+    """drive + N W^T, in the dtype of the drive, whatever N and W are multiplied in."""
+    if N.dtype == drive.dtype:
+        return torch.addmm(drive, N, W.T, out=out)  # type: ignore[call-overload]
+    return torch.add(drive, N @ W.T, out=out)
 
 
 @dataclass(frozen=True)
@@ -186,51 +197,54 @@ class Iterate(torch.autograd.Function):
     x: (B, D_in), or (B, I, D_in) for a sequence under the residual input rule. W: (S, S), b: (S,).
     costs[l]: the price of one unit of activity at iteration l, the reduction over the batch included.
     watch: sees the senders' (B, n) activations of each iteration, or None. slab: memory for the gradient of W.
-    every: read the port after each iteration. Returns the port's (B, D_out), or (I, B, D_out) for every iteration, and
+    every: read the port after each iteration. multiply: the dtype of the products' factors, W's by default; sums,
+    rectification and gradients stay in W's. Returns the port's (B, D_out), or (I, B, D_out) for every iteration, and
     the scalar sum over l = 1..I-1 of costs[l] * sum |N_l| over counted neurons.
     """
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx, x, W, b, plan: Plan, costs: Sequence[float], watch, slab=None, every=False
+        ctx, x, W, b, plan: Plan, costs: Sequence[float], watch, slab=None, every=False, multiply=None
     ):
         I, share = plan.iterations, plan.share
         frames = [frame.to(W.dtype) for frame in (x.unbind(1) if x.dim() == 3 else (x,))]
-        N: list[Tensor] = [W.new_empty(x.shape[0], 0)]  # nothing but the drive arrives at l = 1
-        rectified: list[Tensor] = [N[0]]
+        V = W if multiply is None else W.to(multiply)  # what is multiplied, N with it
+        N: list[Tensor] = [V.new_empty(x.shape[0], 0)]  # nothing but the drive arrives at l = 1
+        rectified: list[Tensor] = [W.new_empty(x.shape[0], 0)]
         pre_port: list[Tensor] = []
         out, activity = None, W.new_zeros(())
         outs: list[Tensor] = []
         again: list[Tensor] = []
         buffer = None
         if plan.uniform and I > 2:
-            buffer = W.new_empty(I - 1, x.shape[0], plan.n_senders[1])
+            buffer = V.new_empty(I - 1, x.shape[0], plan.n_senders[1])
         for level in range(1, I + 1):
             before, came = N[-1], plan.senders[level - 1]
             last = level == I
             rows = (plan.port,) if last else (plan.own_fixed[level], plan.own_free[level], plan.port)
             if level == 1 or (plan.driven and not (len(frames) == 1 and plan.uniform)):
                 frame = frames[min(level, len(frames)) - 1]
-                drives = [torch.addmm(b[r], frame, block(W, r, plan.inputs).T) for r in rows]
+                drives = [affine(b[r], frame.to(V.dtype), block(V, r, plan.inputs)) for r in rows]
                 again = drives
             elif plan.driven:
                 drives = again[-len(rows) :]
             else:
                 drives = [b[r].expand(x.shape[0], -1) for r in rows]
             if plan.residual_output or last or every:
-                Z = torch.addmm(drives[-1], before, block(W, plan.port, came).T)
+                Z = affine(drives[-1], before, block(V, plan.port, came))
                 pre_port.append(Z)
                 read = Z if plan.linear_output else Z.relu()
                 out = read if out is None or not plan.residual_output else out + read
                 outs.append(out)
             if last:
                 break
-            k, room = plan.own_n_fixed[level], None if buffer is None else buffer[level - 1]
+            k, spot = plan.own_n_fixed[level], None if buffer is None else buffer[level - 1]
+            room = spot if V is W else None
             own = room if room is not None and share.world == 1 else W.new_empty(x.shape[0], plan.own_n[level])
             if k:
                 reads = before[:, : plan.n_fixed[level - 1]]
-                torch.addmm(drives[0], reads, block(W, plan.own_fixed[level], plan.fixed[level - 1]).T, out=own[:, :k])
-            torch.addmm(drives[1], before, block(W, plan.own_free[level], came).T, out=own[:, k:])
+                affine(drives[0], reads, block(V, plan.own_fixed[level], plan.fixed[level - 1]), out=own[:, :k])
+            affine(drives[1], before, block(V, plan.own_free[level], came), out=own[:, k:])
             now = share.gather(own.relu_(), plan.spots[level], room)
             if watch is not None:
                 watch.see(level, plan.senders[level], now)
@@ -239,8 +253,8 @@ class Iterate(torch.autograd.Function):
             rectified.append(own)
             if (refed := plan.refed[level]) is not None:
                 now = now.index_add(1, refed[0], frames[min(level, len(frames) - 1)][:, refed[1]])
-            N.append(now)
-        ctx.save_for_backward(W, b, *frames, *N, *rectified, *pre_port)
+            N.append(now if V is W else now.to(V.dtype) if spot is None or refed is not None else spot.copy_(now))
+        ctx.save_for_backward(W, V, b, *frames, *N, *rectified, *pre_port)
         ctx.plan, ctx.costs, ctx.n_frames = plan, costs, len(frames)
         ctx.slab, ctx.every = slab, every
         read = [share.gather(out, plan.spots_port) for out in (outs if every else outs[-1:])]
@@ -253,7 +267,7 @@ class Iterate(torch.autograd.Function):
         I, share = plan.iterations, plan.share
         if share.world > 1:
             d_out = d_out.index_select(-1, plan.spots_port.mine)
-        W, b, *saved = ctx.saved_tensors
+        W, V, b, *saved = ctx.saved_tensors
         frames, saved = saved[: ctx.n_frames], saved[ctx.n_frames :]
         N, rectified, pre_port = saved[:I], saved[I : 2 * I], saved[2 * I :]
         slab: Slab | None = ctx.slab
@@ -265,7 +279,7 @@ class Iterate(torch.autograd.Function):
         def add(name: str, from_inputs: bool, left: Tensor, right: Tensor, rows: Index, cols: Index) -> None:
             onto = not (plan.disjoint and slab is not None) or (name, from_inputs) in written
             written.add((name, from_inputs))
-            add_to_block(dW, rows, cols, left, right, onto=onto)
+            add_to_block(dW, rows, cols, left.to(V.dtype), right.to(V.dtype), onto=onto)
 
         one_drive = plan.driven and len(frames) == 1 and plan.uniform
         to_free: list[Tensor] = []  # dZ of the free senders, from l = I-1 down to 1
@@ -284,7 +298,7 @@ class Iterate(torch.autograd.Function):
                 T = plan.own_free[level]
                 _add_rows(db, T, dZ.sum(0))
                 if level > 1:
-                    back = dZ @ block(W, T, plan.free[level - 1])
+                    back = (dZ.to(V.dtype) @ block(V, T, plan.free[level - 1])).to(W.dtype)
                     if not (plan.uniform and I > 2):
                         add("T", False, dZ, N[level - 1], T, came)
                 if driven and not one_drive:
@@ -301,7 +315,7 @@ class Iterate(torch.autograd.Function):
                 to_port.append(dP)
                 if level > 1:
                     add("P", False, dP, N[level - 1], plan.port, came)
-                    through = dP @ block(W, plan.port, plan.free[level - 1])
+                    through = (dP.to(V.dtype) @ block(V, plan.port, plan.free[level - 1])).to(W.dtype)
                     back = through if back is None else back.add_(through)
             dN = back if back is None else share.reduce(back, plan.spots_free[level - 1])
         if one_drive:
@@ -312,7 +326,7 @@ class Iterate(torch.autograd.Function):
             before = torch.cat(N[1 : I - 1]) if plan.refed[1] is not None else _stacked(N[1 : I - 1])
             add("T", False, torch.cat(to_free[-2::-1]), before, plan.own_free[1], plan.senders[1])
         # a second handle on the slab: autograd takes over what nobody else holds, and copies the rest
-        return None, dW if slab is None else dW.detach(), db, None, None, None, None, None
+        return None, dW if slab is None else dW.detach(), db, None, None, None, None, None, None
 
 
 def _sum(parts: list[Tensor]) -> Tensor:

@@ -32,7 +32,8 @@ class URN(nn.Module):
 
     Parameters W (S, S) and b (S,). `become` declares rows that training must not change and `hold` puts them back by
     value, so that no optimiser can move them. `recycle_gradient = True` keeps the memory of W's gradient from step to
-    step, for loops with one forward pass for each backward pass.
+    step, for loops with one forward pass for each backward pass. `multiply` is the dtype in which a training step
+    multiplies (`urn.precision`), W's own when None: W, sums, gradients, and every answer without gradients stay in W's.
 
     Raises ValueError for impossible sizes and unknown names.
     """
@@ -68,6 +69,7 @@ class URN(nn.Module):
         self.become(layout, W, torch.zeros(S, dtype=dtype))
 
     recycle_gradient = False
+    multiply: torch.dtype | None = None
 
     def become(
         self, layout: Layout, W: Tensor, b: Tensor, fixed: Tensor | None = None, share: Share | None = None
@@ -159,7 +161,8 @@ class URN(nn.Module):
             index = self._port(port)
             return (torch.stack([N[:, index] for N in states[1:]]) if every else states[-1][:, index]), activity
         slab = self._slab if self.recycle_gradient and self.W.grad is None else None
-        return Iterate.apply(x, self.W, self.b, self._plan(port), costs, watch, slab, every)  # type: ignore
+        multiply = self.multiply if torch.is_grad_enabled() else None
+        return Iterate.apply(x, self.W, self.b, self._plan(port), costs, watch, slab, every, multiply)  # type: ignore
 
     def states(self, x: Tensor, port: str | None = None) -> list[Tensor]:
         """[N^(0), ..., N^(I)], each (B, S): the update rule to the letter, with full products. The reference for

@@ -1,0 +1,27 @@
+"""In which precision a training step multiplies: bfloat16 where the machine has instructions that make it pay.
+
+W, its gradient, the moments and all sums stay float32 ("masters"); only the factors of the products are rounded, to 8
+bits of mantissa. Answers are always given in float32, so what is claimed is measured, and kept, as it is.
+"""
+
+from __future__ import annotations
+
+import torch
+
+PRECISIONS = ("float32", "bfloat16", "auto")
+
+
+def pays(device: torch.device) -> bool:
+    """Whether `device` has bfloat16 matrix units: AMX tiles on a CPU, tensor cores of compute capability 8.0 on a GPU.
+    (AVX-512's bfloat16 dot product is no such unit: docs/results/speed.md.)"""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def multiply_in(precision: str, device: torch.device) -> torch.dtype | None:
+    """What to set `URN.multiply` to: None for float32, which "auto" means where bfloat16 does not pay. Raises
+    ValueError for a precision that is none of PRECISIONS."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"the precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+    return torch.bfloat16 if precision == "bfloat16" or (precision == "auto" and pays(device)) else None
