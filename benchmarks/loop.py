@@ -1,12 +1,12 @@
-"""What Avalanche's loop costs a step, against a bare loop over the same batches, network and optimiser.
+"""What Avalanche's loop costs a step, against a bare loop over the same batches, network, penalties and optimiser.
 
     OMP_NUM_THREADS=1 python benchmarks/loop.py [--S 40] [--B 32] [--steps 100] [--rounds 20]
 
 The network is tiny, so that a step is mostly loop. The loops take turns, round by round, in one process; timed is from
 one step to the next, on the clock and on the processor (on a busy machine only the latter tells), without set-up.
 Printed are medians over all steps, the excess over the bare loop, and the ratio. `naive` is the training loop of every
-learner (nesa.strategy with schedule, penalties and observer); `stock` is Avalanche's Naive with its own data loader,
-schedule, penalties and observer left out.
+learner (nesa.strategy with schedule, ramp and observer); `stock` is Avalanche's Naive with its own data loader, without
+schedule, activity term and observer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import nn
 from nesa.accumulation import Accumulation
 from nesa.config import Curriculum, Input, Learner, Network, Penalties, Task, Training
 from nesa.rivals import Rival
-from nesa.strategy import experiences, make_optimizer
+from nesa.strategy import experiences, make_optimizer, make_penalty
 from nesa.stream import Batches, TaskData, from_arrays
 from nesa.tasks import Arrays
 from urn.geometry import Layout
@@ -85,11 +85,12 @@ def learner(data: TaskData, S: int, B: int, watch: Watch) -> Rival:
 
 
 def bare(made: Rival, data: TaskData, B: int, watch: Watch) -> None:
-    urn, criterion = made.model.urn, nn.CrossEntropyLoss()
+    urn, criterion, penalty = made.model.urn, nn.CrossEntropyLoss(), make_penalty(made.curriculum.tasks[0].penalties)
     optimizer = make_optimizer(made.curriculum.tasks[0], urn)
     for x, y, _ in Batches(data, data.train, B, 0):
         optimizer.zero_grad()
-        criterion(urn(x, data.name), y).backward()
+        logits, activity = urn.forward_with_activity(x, data.name, penalty.activity_costs(I, len(x)))
+        (criterion(logits, y) + activity).backward()
         optimizer.step()
         watch.tick()
 
