@@ -15,7 +15,7 @@ from nesa.environment import environment
 from nesa.errors import RunFolderError
 from nesa.events import BEGINNINGS, began
 from nesa.folder import CURRICULUM, read_environment, task_folder
-from nesa.saved import EARLIER, FORMAT, TRAINING, read_state
+from nesa.saved import EARLIER, FILM, FORMAT, TRAINING, read_state
 
 SHOWN = 10  # differences that a message lists
 
@@ -104,7 +104,8 @@ def last_state(folder: Path, events: Sequence[Event]) -> tuple[int, dict[str, An
 
 def last_step(folder: Path, events: Sequence[Event], after: int) -> tuple[dict[str, Any] | None, list[str]]:
     """What was last kept of the task in hand, when its events[: state["count"]] are still there, and a note for each
-    damaged file that was passed over. after: the number of events that finished tasks have."""
+    damaged file that was passed over; `film` in it is what `nesa.film.Film` takes, or None. after: the number of events
+    that finished tasks have."""
     started = [event["task"] for event in events[after:] if event["event"] == "task_started"]
     notes: list[str] = []
     for name in (TRAINING, EARLIER):
@@ -116,6 +117,12 @@ def last_step(folder: Path, events: Sequence[Event], after: int) -> tuple[dict[s
             notes.append(f"{error}; going back to what was kept before it")
             continue
         if after < state["count"] <= len(events) and event_digest(events[: state["count"]]) == state["events"]:
+            if (seen := state["film"]) is not None:
+                state["film"] = {"seen": seen}
+                try:
+                    state["film"]["state"] = _kept(folder, started[0], FILM)
+                except RunFolderError as error:
+                    notes.append(f"{error}; the animation begins where it goes on")
             return state, notes
     return None, notes  # nothing was kept, or by an earlier attempt: the task begins again
 

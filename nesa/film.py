@@ -65,24 +65,28 @@ def snapshot(W: Any, index: Any, label: str, neurons: int, count: int = KEPT) ->
 class Film:
     """Snapshots of one task, at most FRAMES of them and evenly spaced."""
 
-    def __init__(self, state: Mapping[str, Any] | None = None):
-        """state: of an earlier Film, to go on from."""
-        state = state or {"frames": [], "every": 1, "seen": 0}
-        self.frames = [Snapshot(*frame) for frame in state["frames"]]
-        self.every, self.seen = int(state["every"]), int(state["seen"])
+    def __init__(self, state: Mapping[str, Any] | None = None, seen: int | None = None):
+        """state: of an earlier Film, to go on from. seen: the epochs that had ended then; later ones are forgotten."""
+        state = state or {"frames": [], "at": [], "every": 1, "seen": 0}
+        self.every, self.seen = int(state["every"]), int(state["seen"] if seen is None else seen)
+        kept = [(n, Snapshot(*frame)) for n, frame in zip(state["at"], state["frames"], strict=True) if n < self.seen]
+        self.at, self.frames = [n for n, _ in kept], [frame for _, frame in kept]
 
     def state(self) -> dict[str, Any]:
-        """Tensors, numbers and text only."""
-        return {"frames": [list(frame) for frame in self.frames], "every": self.every, "seen": self.seen}
+        """Tensors, numbers and text only. at: how many epochs had ended before each frame's."""
+        frames = [list(frame) for frame in self.frames]
+        return {"frames": frames, "at": self.at, "every": self.every, "seen": self.seen}
 
     def add(self, W: Any, index: Any, label: str, neurons: int) -> None:
         """One epoch has ended."""
         if self.seen % self.every == 0:
+            self.at.append(self.seen)
             self.frames.append(snapshot(W, index, label, neurons))
         self.seen += 1
         if len(self.frames) > FRAMES:
-            del self.frames[1::2]
             self.every *= 2
+            kept = [i for i, n in enumerate(self.at) if n % self.every == 0]
+            self.at, self.frames = [self.at[i] for i in kept], [self.frames[i] for i in kept]
 
     def gif(self, title: str, last: Snapshot, positions: Any, inputs: Any, levels: Mapping[int, int]) -> bytes:
         """The animation, with ``last`` (the settled network) at its end.

@@ -7,7 +7,7 @@
     accuracy.csv        see nesa.tables
     accumulation.csv    see nesa.tables
     tasks/NAME/         checkpoint.pt, structure.npz, figures as PNG and SVG, evolution.gif, connectome.html;
-                        training.pt while the task is in hand
+                        training.pt and film.pt while the task is in hand
     figures/            figures of the run as a whole
     lock                see nesa.lock
 

@@ -27,6 +27,7 @@ from nesa.stream import normalise
 FORMAT = 2  # of checkpoint.pt and probe.pt
 PROBE = "probe.pt"
 TRAINING = "training.pt"  # the task in hand after some step; removed when the task is finished
+FILM = "film.pt"  # what its animation has of it so far; removed with it
 EARLIER = "training-earlier.pt"  # its predecessor, for the case that it is damaged
 
 Event = Mapping[str, Any]

@@ -14,27 +14,24 @@ import torch
 
 from nesa import continuation, measure, metrics, ranks, room, tables
 from nesa.accumulating import AccumulatingURN
-from nesa.accumulation import PORT, Accumulation
+from nesa.accumulation import Accumulation
 from nesa.config import Curriculum
 from nesa.curriculum import dump
 from nesa.digest import data_digest, digest, event_digest
-from nesa.errors import RunFailed, RunFolderError, UserError
+from nesa.errors import RunFailed, UserError
 from nesa.events import began
-from nesa.film import Film, snapshot
-from nesa.folder import load_structure
+from nesa.film import Film
 from nesa.progress import Progress
 from nesa.record import Record
-from nesa.saved import EARLIER, FORMAT, PROBE, TRAINING, checkpointed
-from nesa.scene import scene
+from nesa.saved import EARLIER, FILM, FORMAT, PROBE, TRAINING, checkpointed
 from nesa.seeds import derive
 from nesa.stop import Stop
 from nesa.strategy import Pruning, make_learner
 from nesa.stream import TaskData
-from nesa.wiring import wiring
 from urn.geometry import Layout, Metric
+from urn.network import URN
 
 PROBES = 256  # test samples that are kept with each task and its logits for them, to prove that they never change
-WIDEST = 0.6  # where histograms of weights end, for all runs; what lies outside counts in the last bin
 
 
 def fallbacks(tasks: Sequence[TaskData]) -> list[str]:
@@ -151,7 +148,7 @@ class Session:
             return 0, inside, damage
         self.learner.load_state_dict(state["learner"])
         for task in self.tasks[: state["next"]]:
-            self.record.forget(task.name, TRAINING, EARLIER)  # a crash may have come between the checkpoint and this
+            self.record.forget(task.name, TRAINING, EARLIER, FILM)  # the run may have been killed before it did this
         if isinstance(self.learner.model, AccumulatingURN):
             self.accumulation = self.learner.model.accumulation
             ports = self.accumulation.layout.ports  # of the tasks that were known when the checkpoint was written
@@ -166,7 +163,7 @@ class Session:
         data, config = self.tasks[k], self.curriculum.tasks[k]
         self._make_room(data.name, tell=state is None)
         if self.film is not None:
-            self.film = Film(state.get("film") if state is not None else None)
+            self.film = Film(**state["film"]) if state is not None and state["film"] else Film()
         began = time.perf_counter() - (state["task_seconds"] if state is not None else 0.0)
         if state is None:
             self.record.event(
@@ -273,7 +270,7 @@ class Session:
         }
         self.record.checkpoint(data.name, probe, PROBE)
         self._digests = {"structure": digest(structure), "probe": digest(probe)}
-        self._draw(data, network, owner, levels, strength)
+        self._draw(data, network, levels, strength)
         row = next(e for e in reversed(self.record.events) if e["event"] == "task_claimed")
         hidden = int((accumulation.owner >= -1).sum())
         more = room.forecast(row["neurons_free"], row["neurons_claimed"], hidden)
@@ -287,49 +284,10 @@ class Session:
         network = self.accumulation.network(data.name).to(self.device)
         return network(data.prepare(data.test.x[:PROBES]), data.name).cpu()
 
-    def _draw(self, data: TaskData, network, owner, levels, strength) -> None:
-        from nesa import figures
+    def _draw(self, data: TaskData, network: URN, levels: torch.Tensor, strength: torch.Tensor) -> None:
+        from nesa import pictures
 
-        show, name = self.record.figure, data.name
-        rows, iterations = tables.accumulation(self.record.events), self.curriculum.network.iterations
-        W, positions = network.W.data, network.layout.positions
-        grid = network.layout.plane is not None
-        show("weights", figures.weight_matrix(W, None, levels, f"{name}: weights"), name)
-        show("activities", figures.activities(strength, levels, f"{name}: activities"), name)
-        drawn = figures.connectome(W, positions, None if grid else levels, owner, title=f"{name}: connectome")
-        show("connectome", drawn, name)
-        show("neurons_by_level", figures.neurons_by_level(rows), name)
-        show("depth", figures.depth_over_tasks(rows, iterations), name)
-        number = self.accumulation.claims.index(self.accumulation.find(name))
-        new = (owner == number).nonzero().flatten()
-        if data.shape is not None and len(new):
-            W_in = W[new][:, network.layout.inputs]
-            channels, H, width = data.shape
-            title = f"{name}: what the new neurons read of the image"
-            fields = figures.receptive_fields(W_in, (H, width), channels=channels, title=title)
-            show("receptive_fields", fields, name)
-        self._show_added(name, W[(owner == number) | (owner == PORT)])
-        if self.film is not None:
-            members = self.accumulation.find(name).members
-            last = snapshot(W, members, "settled", len(new))
-            at = dict(zip(members.tolist(), levels.tolist(), strict=True))
-            layout = self.accumulation.layout
-            gif = self.film.gif(name, last, layout.positions, layout.inputs, at)
-            self.record.animation("evolution", gif, name)
-
-    def _show_added(self, name: str, W: torch.Tensor) -> None:
-        """What task `name` has added: the weights in its rows W (n_k, n) as a histogram, and the page of the connectome
-        so far, unless somebody has taken away what it is drawn from."""
-        weights = W[W != 0].cpu().clamp(-WIDEST, WIDEST)
-        counts, edges = np.histogram(weights, np.linspace(-WIDEST, WIDEST, 61))
-        step = tables.task_indices(self.record.events)[name]
-        self.record.event("histogram", name="new_weights", task=name, step=step, edges=edges, counts=counts)
-        claimed = [claim.name for claim in self.accumulation.claims]
-        try:
-            web = wiring({task: load_structure(self.record.folder, task) for task in claimed})
-        except RunFolderError:
-            return
-        self.record.page("connectome", scene(web, title=f"connectome after {name}"), name)
+        pictures.draw(self.record, self.curriculum, self.accumulation, data, network, levels, strength, self.film)
 
     def _save(self, k: int) -> None:
         """Task k's checkpoint; the event says by digests what the run has written so far."""
@@ -345,7 +303,7 @@ class Session:
             events=events,
             seconds=time.perf_counter() - self.started,
         )
-        self.record.forget(name, TRAINING, EARLIER)
+        self.record.forget(name, TRAINING, EARLIER, FILM)
 
     def _keep(self, name: str, training: dict[str, Any], began: float) -> None:
         """Task `name` after a step, with the number and the digest of the events that it has seen."""
@@ -356,8 +314,11 @@ class Session:
             "task_seconds": time.perf_counter() - began,
             "run_seconds": time.perf_counter() - self.started,
             "training": training,
-            "film": None if self.film is None else self.film.state(),
+            "film": None if self.film is None else self.film.seen,
         }
+        if self.film is not None:
+            film = {"format": FORMAT, **self.film.state()}
+            self.record.checkpoint(name, film | {"digest": digest(film)}, FILM)
         self.record.checkpoint(name, state | {"digest": digest(state)}, TRAINING, EARLIER)
 
     def _make_room(self, name: str, *, tell: bool) -> None:

@@ -29,7 +29,7 @@ from nesa.events import read_events
 from nesa.learner import NeuralPruning
 from nesa.packed import unpack
 from nesa.run import resume, run
-from nesa.saved import EARLIER, TRAINING
+from nesa.saved import EARLIER, FILM, TRAINING
 from nesa.session import Session
 from nesa.tables import read_accumulation
 
@@ -107,7 +107,7 @@ def same(folder: Path, whole: Path) -> None:
     assert small_run.rows(folder) == small_run.rows(whole)
     for task in ("five", "six"):
         assert digest(load_checkpoint(folder, task)) == digest(load_checkpoint(whole, task))
-        assert not list((folder / "tasks" / task).glob("training*"))
+        assert not {TRAINING, EARLIER, FILM} & {path.name for path in (folder / "tasks" / task).iterdir()}
 
 
 TASK = 5 * 72  # optimiser steps of a task: four epochs and one of healing
@@ -174,6 +174,21 @@ def test_each_part_of_what_is_kept_matters(place, tmp_path, step, change):
     torch.save(state | {"digest": digest(state)}, path)
     resume(folder, data=place / "data")
     assert digest(load_checkpoint(folder, "six")) != digest(load_checkpoint(place / "whole", "six"))
+
+
+@pytest.mark.parametrize(("lost", "frames"), [(False, 4), (True, 3)])
+def test_the_animation_goes_on_too(place, tmp_path, lost, frames):
+    """Kept was step 144, before the second epoch was told; without film.pt, which is said, what follows is filmed."""
+    folder = stopped(place, tmp_path / "run", "step 150")
+    film, ear, films = folder / "tasks" / "five" / FILM, Ear(), []
+    if lost:
+        film.write_bytes(film.read_bytes()[:1000])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "_draw", lambda self, *_: films.append(self.film))
+        assert resumed(place, folder, ear) == 2 * TASK - 144
+    assert [frame.label for frame in films[0].frames] == [f"epoch {k}" for k in range(1, 5)][-frames:]
+    assert any(f"{FILM}: " in text and text.endswith("begins where it goes on") for text in ear.said) == lost
+    assert without_warnings(folder) == without_warnings(place / "whole") and not film.exists()
 
 
 def test_killed_in_every_task_and_epoch_it_is_still_the_same(place, tmp_path):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from nesa.digest import digest
 from nesa.film import FRAMES, MATRIX, Film, Snapshot, snapshot
 
 
@@ -84,3 +86,25 @@ def test_a_film_without_epochs_is_its_last_frame():
     last = Snapshot("settled", empty, empty, torch.zeros(0, dtype=torch.float16), 0, 0)
     gif = Film().gif("t", last, torch.zeros(3, 3), torch.tensor([0]), {})
     assert Image.open(io.BytesIO(gif)).n_frames == 1
+
+
+def filmed(epochs: int, film: Film | None = None) -> Film:
+    film = film or Film()
+    for epoch in range(film.seen, epochs):
+        W = torch.zeros(3, 3)
+        W[2, epoch % 2] = 1 + epoch
+        film.add(W, torch.arange(3), f"epoch {epoch + 1}", 1)
+    return film
+
+
+@pytest.mark.parametrize(("kept", "seen"), [(3, 3), (7, 3), (2 * FRAMES + 3, FRAMES - 1), (FRAMES, 0)])
+def test_a_film_goes_on_from_any_earlier_epoch_to_the_same_frames(kept, seen):
+    """Also from a state that is later than where it goes on, thinned in the meantime."""
+    going_on = filmed(3 * FRAMES, Film(filmed(kept).state(), seen))
+    assert digest(going_on.state()) == digest(filmed(3 * FRAMES).state())
+    assert len(going_on.frames) <= FRAMES
+
+
+def test_a_film_whose_frames_are_lost_begins_where_it_goes_on():
+    film = filmed(9, Film(seen=5))
+    assert film.at == [5, 6, 7, 8] and [frame.label for frame in film.frames] == [f"epoch {k}" for k in (6, 7, 8, 9)]
