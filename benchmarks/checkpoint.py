@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/checkpoint.py [curricula/vision.yaml] [key=value ...] [--tasks 1]
 
 Printed for each file that was written: where in the task, the seconds it took (digest, packing, fsync and rename
-included), its size, and the size as a multiple of the float32 bytes of (a) the non-zero weights and (b) all non-zero
-numbers in it, moments included. At the end: the share of the run's wall time that went into checkpoints. Figures are
+included), its size, and, but for the animation's frames, the size as a multiple of the float32 bytes of (a) the
+non-zero weights and (b) all non-zero numbers in it, moments included. At the end: the share of the run's wall time that went into checkpoints. Figures are
 not drawn.
 """
 
@@ -25,7 +25,7 @@ from nesa.epochs import Keeper
 from nesa.progress import Progress
 from nesa.record import Record
 from nesa.run import run
-from nesa.saved import PROBE
+from nesa.saved import FILM, PROBE
 from nesa.session import Session
 
 VISION = Path(__file__).parent.parent / "curricula" / "vision.yaml"
@@ -64,11 +64,10 @@ def main() -> None:
             if "training" in state:
                 steps, healing = state["training"]["steps"][2], state["training"]["healing"] is not None
                 where += f" at step {steps}{', healing' if healing else ''}"
-            print(
-                f"{where:48} {size / 1e6:7.2f} MB   {size / (4 * max(1, weights)):5.2f} x {weights:,} weights   "
-                f"{size / (4 * max(1, every)):5.2f} x {every:,} numbers",
-                flush=True,
-            )
+            ratios = [
+                (f"{size / (4 * n):5.2f} x {n:,} {what}") for n, what in ((weights, "weights"), (every, "numbers"))
+            ]
+            print(f"{where:48} {size / 1e6:7.2f} MB   {'   '.join(ratios) if name != FILM else ''}", flush=True)
         return path
 
     def timed(inner: Any, key: str) -> Any:
