@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/checkpoint.py [curricula/vision.yaml] [key=value ...] [--tasks 1]
 
-Printed for each file that was written: where in the task, the seconds it took (digest, packing, fsync and rename
-included), its size, and, but for the animation's frames, the size as a multiple of the float32 bytes of (a) the
-non-zero weights and (b) all non-zero numbers in it, moments included. At the end: the share of the run's wall time that went into checkpoints. Figures are
-not drawn.
+Printed for each file that was written: where in the task, its size, and, but for the animation's frames, the size as a
+multiple of the float32 bytes of (a) the non-zero weights and (b) all non-zero numbers in it, moments included. At the
+end: the share of the run's wall time that went into checkpoints (digest, packing, fsync and rename included). Figures
+are not drawn.
 """
 
 from __future__ import annotations
