@@ -11,16 +11,12 @@ from __future__ import annotations
 import argparse
 import io
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-from browser import PATIENCE, chromium, drag
+from browser import PATIENCE, chromium, drag, everywhere, tensorboard
 from PIL import Image
 
 from nesa.board import Board
@@ -30,22 +26,12 @@ from nesa.report import report
 
 SIZE = 300_000
 BOARD = {  # a page of TensorBoard, and what must be there before it is complete
-    "scalars": ("#timeseries&tagFilter=accumulation", "scalar-card"),
-    "custom": ("#custom_scalars", "tf-custom-scalar-multi-line-chart-card"),
-    "images": ("#images&tagFilter=figures%2F(connectome|weights)", "tf-image-loader img"),
-    "hparams": ("#hparams", "tf-hparams-table-view"),
-    "histograms": ("#histograms", "histogram-card, vz-histogram-timeseries"),
+    "scalars": ("timeseries&tagFilter=accumulation&smoothing=0", "scalar-card tb-data-table-content-row"),
+    "custom": ("custom_scalars&_smoothingWeight=0", "tf-custom-scalar-multi-line-chart-card"),
+    "images": ("images&tagFilter=figures%2F(connectome|weights)", "img"),
+    "hparams": ("hparams", "vaadin-grid-cell-content"),
+    "histograms": ("histograms", "vz-histogram-timeseries"),
 }
-EVERYWHERE = """
-const found = [];
-(function walk(node) {
-  for (const child of node.querySelectorAll("*")) {
-    if (child.matches(wanted)) found.push(child);
-    if (child.shadowRoot) walk(child.shadowRoot);
-  }
-})(document);
-return found.length;
-"""
 
 
 def save(path: Path, png: bytes) -> None:
@@ -72,38 +58,18 @@ def board_pages(runs: list[Path], to: Path, only: str) -> None:
             copy = Path(folder) / run.name
             shutil.copytree(run, copy, ignore=shutil.ignore_patterns("*.pt", "*.npz", "*.svg", "tensorboard"))
             Board.rebuilt(copy, (run / "curriculum.yaml").read_text(), read_events(run)).close()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--port", str(port)]
-        server = subprocess.Popen([*command, "--load_fast=false", "--samples_per_plugin", "images=100"])
-        try:
-            address = f"http://127.0.0.1:{port}/"
-            wait_for_runs(address + "data/runs", len(runs))
+        with tensorboard(Path(folder)) as address:
             for name, (page, sign) in BOARD.items():
                 if only in ("", name):
-                    board_page(f"{address}{page}", sign, to / f"tensorboard-{name}.png")
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def wait_for_runs(address: str, count: int) -> None:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(address, timeout=10) as answer:
-                if answer.read().count(b"tensorboard") >= count:
-                    return
-        except OSError:
-            pass
-        time.sleep(1)
+                    board_page(f"{address}#{page}", sign, to / f"tensorboard-{name}.png")
 
 
 def board_page(address: str, sign: str, path: Path) -> None:
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as driver:
         driver.get(address)
-        wait(driver, f"const wanted = {sign!r};{EVERYWHERE}")
+        end = time.monotonic() + PATIENCE
+        while not everywhere(driver, sign) and time.monotonic() < end:
+            time.sleep(1)
         time.sleep(15)
         save(path, driver.get_screenshot_as_png())
 

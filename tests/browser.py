@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +60,54 @@ def chromium(profile: Path, *, offline: bool = False) -> Iterator[Any]:
         yield driver
     finally:
         driver.quit()
+
+
+@contextlib.contextmanager
+def tensorboard(runs: Path) -> Iterator[str]:
+    """The address of a TensorBoard over the folder ``runs``, once it has read a run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--port", str(port)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen([*command, "--load_fast=false", "--samples_per_plugin", "images=100"], **quiet)
+    address, end = f"http://127.0.0.1:{port}/", time.monotonic() + PATIENCE
+    wanted = {f"{path.parent.name}/{path.name}" for path in runs.glob("*/tensorboard")}
+    try:
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError), urllib.request.urlopen(address + "data/runs", timeout=10) as answer:
+                if wanted <= set(json.load(answer)):
+                    break
+            time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def everywhere(driver: Any, selector: str, what: str = "text") -> list[Any]:
+    """The text, or another property, of every element that a selector matches, shadow roots looked into, in the order
+    of the page."""
+    return driver.execute_script(
+        """
+        const [selector, what] = arguments, found = [];
+        function text(node) {
+          if (node.nodeType === Node.TEXT_NODE) return node.textContent.trim() + " ";
+          if (["STYLE", "SCRIPT", "TEMPLATE"].includes(node.nodeName)) return "";
+          return [...(node.shadowRoot ? node.shadowRoot.childNodes : []), ...node.childNodes].map(text).join("");
+        }
+        const read = {text: child => text(child).trim().replace(/\\s+/g, " ")}[what] || (child => child[what]);
+        (function walk(node) {
+          for (const child of node.querySelectorAll("*")) {
+            if (child.matches(selector)) found.push(read(child));
+            if (child.shadowRoot) walk(child.shadowRoot);
+          }
+        })(document);
+        return found;
+        """,
+        selector,
+        what,
+    )
 
 
 def drag(driver: Any, element: Any, x: int, y: int) -> None:

@@ -1,21 +1,23 @@
-"""What people see: the report and the connectome of a real run, in Debian's Chromium."""
+"""What people see: TensorBoard over three real runs, the report and the connectome, in Debian's Chromium."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import small_run
-from browser import PATIENCE, chromium, drag, missing
+from browser import PATIENCE, chromium, drag, everywhere, missing, tensorboard
 
 from nesa.report import report
 from nesa.run import run
 
 pytestmark = pytest.mark.skipif(missing() != "", reason=f"a browser is needed, and is not here: {missing()}")
 TASKS = ("five", "six")
-SEEDS = (1,)
+SEEDS = (1, 2, 3)
+NAMES = [f"seed{seed}/tensorboard" for seed in SEEDS]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,69 @@ def until(condition, what: str):
         assert time.monotonic() < end, f"after {PATIENCE} s there is still nothing where {what}"
         time.sleep(0.5)
     return found
+
+
+@pytest.fixture(scope="module")
+def board(runs) -> Iterator[str]:
+    with tensorboard(runs) as address:
+        yield address
+
+
+def claimed(runs: Path, key: str) -> list[float]:
+    """What each run recorded of its last task."""
+    return [
+        [event[key] for event in small_run.events(runs / f"seed{seed}") if event["event"] == "task_claimed"][-1]
+        for seed in SEEDS
+    ]
+
+
+def test_tensorboard_lays_the_runs_over_one_another(runs, board, tmp_path):
+    """Each chart of the accumulation has a line for each run, and its table the numbers of the record."""
+    with chromium(tmp_path / "profile") as driver:
+        driver.get(f"{board}#timeseries&tagFilter=accumulation")
+
+        def cards():
+            return [card.split() for card in everywhere(driver, "scalar-card") if all(name in card for name in NAMES)]
+
+        until(lambda: len(cards()) >= 3, "charts have a table of three runs")
+        found = {card[0] + card[1]: card for card in cards()}
+        for key in ("depth_graph", "depth_mean", "depth_readout"):
+            card = found[f"accumulation/{key}"]
+            shown = [float(card[card.index(name) + 2]) for name in NAMES]  # a run's name, smoothed, value, step
+            assert shown == pytest.approx(claimed(runs, key), rel=1e-3)
+        assert everywhere(driver, "runs-data-table tb-data-table-content-row") == NAMES
+
+
+def test_tensorboard_has_the_custom_page_images_and_hyperparameters(runs, board, tmp_path):
+    with chromium(tmp_path / "profile") as driver:
+        driver.get(f"{board}#custom_scalars")
+
+        def charts():
+            return everywhere(driver, "tf-custom-scalar-multi-line-chart-card")
+
+        until(lambda: len(charts()) == 5 and all("Matches (" in chart for chart in charts()), "five charts are drawn")
+        titles = ("depth", "neurons", "new neurons by level", "reuse", "accuracy")
+        assert all(chart.startswith(title) for chart, title in zip(charts(), titles, strict=True))
+        assert "Matches (9)" in charts()[0]
+        assert all(f"accumulation/depth_mean ({name})" in charts()[0] for name in NAMES)
+        driver.get(f"{board}#images")
+        driver.refresh()
+        until(lambda: len(everywhere(driver, "img", "naturalWidth")) >= 9, "there are pictures")
+        until(lambda: min(everywhere(driver, "img", "naturalWidth")) > 100, "all of them are shown")
+        shown = " ".join(everywhere(driver, "tf-image-loader"))
+        assert all(f"figures/{name} {run}" in shown for name in ("activities", "connectome") for run in NAMES)
+        driver.get(f"{board}#hparams")
+        driver.refresh()
+
+        def cells():
+            return everywhere(driver, "vaadin-grid-cell-content")
+
+        until(lambda: "seed3" in cells(), "the table has rows")
+        assert sorted(text for text in cells() if text.startswith("seed") and text != "seed") == [
+            "seed1",
+            "seed2",
+            "seed3",
+        ]
 
 
 def test_the_report_works_without_a_network(runs, tmp_path):
