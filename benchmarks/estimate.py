@@ -1,9 +1,9 @@
 """`nesa check --estimate` beside what the run then took: time, peak memory and neurons.
 
-    python benchmarks/estimate.py CURRICULUM.yaml [key=value ...] [--data DIR]
+    python benchmarks/estimate.py CURRICULUM.yaml [key=value ...] [--data DIR] [--out DIR]
 
 The estimate is of an idle machine, so on a busy one it is to be held against the run's processor time divided by its
-threads (OMP_NUM_THREADS, for both sides). It is made before the run and once more after it.
+threads (OMP_NUM_THREADS, for both sides). It is made before the run and once more after it. --out: keep the run there.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ def main() -> None:
     parser.add_argument("curriculum")
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--data")
+    parser.add_argument("--out", help="keep the run in this folder")
     args = parser.parse_args()
     curriculum = load(args.curriculum, args.overrides)
     before = estimate(curriculum)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as nowhere:
+        place = args.out or nowhere
         words = ["run", args.curriculum, *args.overrides, "--out", place, "--name", "run", "--quiet"]
         words += ["--data", args.data] if args.data else []
         child = subprocess.Popen([sys.executable, "-m", "nesa", *words], stdout=subprocess.DEVNULL)
