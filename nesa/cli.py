@@ -326,6 +326,8 @@ def _where(folders: Sequence[Path]) -> None:
     print("\n".join(f"run: {folder}" for folder in folders))
     shown = f"--logdir {folders[0]}" if len(folders) == 1 else f"--logdir {folders[0].parent}"
     print(f"see: tensorboard {shown} --samples_per_plugin images=100")
+    runs = " ".join(map(str, folders))
+    print(f"     nesa report {runs}" if len(folders) == 1 else f"     nesa compare {runs}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -268,7 +268,11 @@ def test_run_hands_on_what_was_asked(capsys, runs, tmp_path):
     }
     lines = capsys.readouterr().out.splitlines()
     folder = tmp_path / "x"
-    assert lines[-2:] == [f"run: {folder}", f"see: tensorboard --logdir {folder} --samples_per_plugin images=100"]
+    assert lines[-3:] == [
+        f"run: {folder}",
+        f"see: tensorboard --logdir {folder} --samples_per_plugin images=100",
+        f"     nesa report {folder}",
+    ]
     assert lines[0].split()[:3] == ["task", "test", "%"] and [line.split()[0] for line in lines[1:3]] == [
         "easy",
         "hard",
