@@ -1,9 +1,9 @@
 """What a run will want, said before it: neurons, memory and time on this machine. No torch: NumPy measures the machine.
 
-The time is that of dense training: products at the measured rate, and passes over W and its optimiser's state at the
-measured bandwidth. Compaction and sparsity make a run faster than that, and figures and settling slower. The constants
-below are guesses, not fits: benchmarks/estimate.py prints the estimate beside what a run then took, and until the
-ledger has its rows the figures are an order of magnitude.
+The time of a step is that of dense training: products at the measured rate, and passes over W and its optimiser's state
+at the measured bandwidth. With compaction the first steps of a task cost as much, and later ones a tenth. The constants
+below come from runs of vision and quickstart (docs/results/speed.md); benchmarks/estimate.py prints the estimate beside
+what a run then took. How soon neurons fall silent is a matter of prices, so a factor of two is no surprise.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from nesa.rules import source_called
 # Training samples of sources that do not say them in a parameter.
 PUBLISHED = {"cifar10": 50_000, "mnist": 60_000, "permuted_mnist": 60_000, "digits": 1_797}
 UNKNOWN = 10_000  # samples where only the data can tell
-BASE = 650e6  # bytes: the interpreter with torch, Avalanche and scikit-image, before any data
+BASE = 1.1e9  # bytes: the interpreter with torch, Avalanche, scikit-image and matplotlib, before any data
 COPIES = 9  # of the trained part of W at the peak: W, gradient, two moments, lengths, masks, and settling's copies
 PASSES = 14  # over W in a step: reading and writing weights, gradient and moments, and the proximal step
 EVALUATIONS = 25  # passes over the validation data while settling bisects
-HEALING = 0.3  # of a dense step: what is healed has been pruned
+DENSE = 1000  # steps of a task before enough neurons are silent, with compaction
+LATE = 0.1  # of a dense step: what a step costs after them, and what one of healing does
+CALLS = 4e-3  # seconds of a step, however small
+START = 10.0  # seconds for imports, data and the first files
 FIGURES = 4.0  # seconds a task for measures, figures and files
 
 
@@ -71,9 +74,8 @@ def estimate(curriculum: Curriculum, rate: float | None = None, bandwidth: float
     batch = 1000 * senders * 4 * (max(task.iterations for task in curriculum.tasks) + 1)  # states while measuring
     data = sum(task.samples * inputs * (1 if len(curriculum.input.size) == 2 else 4) for task in tasks)
     total = BASE + COPIES * weights + batch + data
-    return Estimate(
-        inputs, hidden, outputs, needed(hidden), total, sum(t.seconds for t in tasks), tasks, rate, bandwidth
-    )
+    seconds = START + sum(t.seconds for t in tasks)
+    return Estimate(inputs, hidden, outputs, needed(hidden), total, seconds, tasks, rate, bandwidth)
 
 
 def neurons(curriculum: Curriculum) -> tuple[int, int]:
@@ -109,7 +111,7 @@ def threads() -> int:
     return int(told) if told.isdecimal() and int(told) else len(os.sched_getaffinity(0))
 
 
-def _best(work: Callable[[], object], seconds: float = 0.2) -> float:
+def _best(work: Callable[[], object], seconds: float = 0.6) -> float:
     """Seconds of the quickest of many goes, counted as processor seconds of all threads: on the wall where the machine
     is idle, by the processor's clock where others use it too."""
     best, ends, many = float("inf"), time.perf_counter() + seconds, threads()
@@ -146,14 +148,17 @@ def _task(curriculum: Curriculum, task: Task, inputs: int, hidden: int, rate: fl
     samples, known = _samples(task)
     kept = max(1, round(0.9 * samples))
     B = min(task.training.batch_size, kept)
-    heal = curriculum.learner.heal_epochs if curriculum.learner.name == "neural_pruning" else 0
+    pruning = curriculum.learner.name == "neural_pruning"
+    heal = curriculum.learner.heal_epochs if pruning else 0
     training, healing = (kept // B) * task.training.epochs, (kept // B) * heal
     receivers = hidden + (inputs if curriculum.network.inputs_receive else 0)
     forward = 2.0 * (receivers * inputs + max(task.iterations - 2, 0) * receivers * receivers)  # a sample
     weights = receivers * (inputs + hidden) * 4
     step = 3 * B * forward / rate + PASSES * weights / bandwidth
+    dense = min(training, DENSE) if pruning and curriculum.learner.compaction else training
     evaluations = (samples - kept) * forward * (task.training.epochs + EVALUATIONS) / rate
-    seconds = (training + HEALING * healing) * step + evaluations + FIGURES
+    steps = (dense + LATE * (training - dense + healing)) * step + CALLS * (training + healing)
+    seconds = steps + evaluations + FIGURES
     return TaskEstimate(task.name, samples, known, _classes(task), training + healing, seconds)
 
 
