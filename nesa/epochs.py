@@ -23,8 +23,8 @@ from urn.compaction import keep_only
 if TYPE_CHECKING:
     from nesa.strategy import Observer, Schedule
 
-EVERY = 30.0  # seconds of training between two of these, at least: at ends of epochs, where they are small,
-LONG = 600.0  # and inside an epoch that lasts as long
+EVERY = 30.0  # seconds of training between two of these, at least: at ends of epochs where they are small,
+LONG = 600.0  # and anywhere else
 SHARE = 0.02  # of the training time that they may take
 SPEED = 100e6  # bytes a second, until the first has been timed: a slow disk
 
@@ -67,7 +67,8 @@ class Keeper(SupervisedPlugin, supports_distributed=True):
 
     def _keep(self, strategy) -> None:
         began = time.perf_counter()
-        wait = EVERY if self.batches == len(strategy.dataloader) else LONG
+        small = getattr(strategy.optimizer, "condensed", True) is not None  # or never is, under torch's optimisers
+        wait = EVERY if small and self.batches == len(strategy.dataloader) else LONG
         due = began - self.last >= max(wait, self.cost / SHARE)
         if self.save is not None and (due or self.stop.asked is not None) and _finite(strategy.model.worker):
             self.save(self.state(strategy))

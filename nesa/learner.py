@@ -35,6 +35,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
     from avalanche.core import SupervisedPlugin
 
+CONDENSE = 50  # steps at least between two times: where epochs are short, momentum would never build up
+
 
 @dataclass
 class NeuralPruningOptions:
@@ -165,7 +167,8 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
         self._steps += 1
         if worker.watch is not None and self._steps % self.options.window == 0:
             self.compact(strategy)
-        if isinstance(strategy.optimizer, Proximal) and self._steps % len(strategy.dataloader) == 0:
+        epoch = len(strategy.dataloader)
+        if isinstance(strategy.optimizer, Proximal) and self._steps % (epoch * -(-CONDENSE // epoch)) == 0:
             strategy.optimizer.condense()  # whether or not it is kept now: a resumed run must be the same run
 
     def compact(self, strategy) -> None:

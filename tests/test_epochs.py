@@ -311,7 +311,7 @@ def test_keeping_costs_little_by_itself(monkeypatch, epoch, first, gap):
     monkeypatch.undo()
     monkeypatch.setattr(epochs.time, "perf_counter", lambda: now[0])
     worker = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
-    strategy = SimpleNamespace(model=SimpleNamespace(worker=worker), dataloader=range(epoch))
+    strategy = SimpleNamespace(model=SimpleNamespace(worker=worker), dataloader=range(epoch), optimizer=None)
     keeper = epochs.Keeper(None, None, None, save)  # type: ignore[arg-type]
     monkeypatch.setattr(keeper, "state", lambda strategy: {})
     keeper.before_training_exp(strategy)
@@ -328,7 +328,7 @@ def test_the_first_of_a_large_network_waits_until_it_is_cheap(monkeypatch):
     monkeypatch.setattr(epochs.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(epochs, "SPEED", 1200.0)  # bytes a second, for 1200 of W and its moments
     worker = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
-    strategy = SimpleNamespace(model=SimpleNamespace(worker=worker), dataloader=range(1))
+    strategy = SimpleNamespace(model=SimpleNamespace(worker=worker), dataloader=range(1), optimizer=None)
     keeper = epochs.Keeper(None, None, None, lambda state: kept.append(now[0]))  # type: ignore[arg-type]
     monkeypatch.setattr(keeper, "state", lambda strategy: {})
     keeper.before_training_exp(strategy)

@@ -153,11 +153,20 @@ def weights_along_a_task(optimizer, penalty: Penalty, **options) -> list[torch.T
     return seen
 
 
+def test_moments_are_condensed_at_ends_of_epochs_so_many_steps_apart(monkeypatch):
+    """An epoch has 6 steps here: at least 10 steps are two epochs, and healing is over before it has come to that."""
+    steps: list[int] = []
+    monkeypatch.setattr("nesa.learner.CONDENSE", 10)
+    monkeypatch.setattr(Proximal, "condense", lambda self: steps.append(int(self.state[self.urn.W]["step"])))
+    penalty = Penalty("prox_decoupled", weight=0.3, activity=0.01)
+    weights_along_a_task(lambda urn: Proximal(urn.worker, "adam", 0.01), penalty, compaction=False)
+    assert steps == list(range(12, 6 * EPOCHS + 1, 12)) and steps
+
+
 @pytest.mark.parametrize("method", ["subgradient", "prox_decoupled"])
 @pytest.mark.parametrize("length", [0.0, 0.05])
-def test_any_torch_optimiser_gets_the_same_penalty_as_proximal(monkeypatch, method, length):
+def test_any_torch_optimiser_gets_the_same_penalty_as_proximal(method, length):
     """The plugin adds prox or subgradient, ramp and hold to torch's Adam: step by step the same weights."""
-    monkeypatch.setattr(Proximal, "condense", lambda self: None)  # torch's Adam has nothing like it
     penalty = Penalty(method, weight=0.3, synapse_length=length, activity=0.01)
     one = weights_along_a_task(lambda urn: torch.optim.Adam(urn.parameters(), 0.01), penalty, compaction=False)
     two = weights_along_a_task(lambda urn: Proximal(urn.worker, "adam", 0.01), penalty, compaction=False)
