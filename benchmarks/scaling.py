@@ -22,9 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from step import literal_step, median_of, our_step
-
-CPU = torch.device("cpu")
+from step import CPU, literal_step, median_of, our_step
 
 
 def in_turns(steps: Sequence[Callable[[], None]], rounds: int) -> list[float]:

@@ -266,7 +266,7 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
 
     def _price(self, worker: URN) -> Tensor | float:
         price = self.penalty.price(worker.layout, slice(None))
-        return price.to(worker.W.device) * self._ramp() if isinstance(price, Tensor) else price * self._ramp()
+        return price.to(worker.W) * self._ramp() if isinstance(price, Tensor) else price * self._ramp()
 
 
 def take_early(strategy, penalty: Penalty) -> None:

@@ -253,7 +253,9 @@ class Iterate(torch.autograd.Function):
             rectified.append(own)
             if (refed := plan.refed[level]) is not None:
                 now = now.index_add(1, refed[0], frames[min(level, len(frames) - 1)][:, refed[1]])
-            N.append(now if V is W else now.to(V.dtype) if spot is None or refed is not None else spot.copy_(now))
+            if V is not W:
+                now = now.to(V.dtype) if spot is None or refed is not None else spot.copy_(now)
+            N.append(now)
         ctx.save_for_backward(W, V, b, *frames, *N, *rectified, *pre_port)
         ctx.plan, ctx.costs, ctx.n_frames = plan, costs, len(frames)
         ctx.slab, ctx.every = slab, every

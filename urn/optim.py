@@ -81,7 +81,7 @@ class Proximal(torch.optim.Optimizer):
             coefficients = rule.coefficients(group, int(state["step"]))
             moments = [state[name] for name in rule.moments(group)]
             is_W = p is urn.W
-            strip = max(1, (STRIP if p.device.type == "cpu" else WIDE_STRIP) // p.shape[1]) if is_W else len(p)
+            strip = _strip(p) if is_W else len(p)
             scratch = torch.empty(strip * p.shape[1], dtype=p.dtype, device=p.device) if is_W else None
             for first, last in ranges:
                 for start in range(first, last, strip):
@@ -122,7 +122,7 @@ class Proximal(torch.optim.Optimizer):
                 row, column = moment.sum(1), urn.share.total(moment.sum(0))
                 outer = (row, column / column.sum().clamp_min(torch.finfo(column.dtype).tiny))
             self.condensed[name] = outer
-            strip = max(1, (STRIP if W.device.type == "cpu" else WIDE_STRIP) // W.shape[1])
+            strip = _strip(W)
             for first in range(0, len(W), strip):
                 rows = slice(first, first + strip)
                 estimate = 0.0 if outer is None else torch.outer(outer[0][rows], outer[1])
@@ -203,6 +203,11 @@ class _SGD:
 
 BASES = {"adam": _Adam, "adamw": _AdamW, "sgd": _SGD}
 SQUARES = ("exp_avg_sq",)  # moments of squares: without a sign, and steps are divided by them
+
+
+def _strip(W: Tensor) -> int:
+    """Rows of W that are worked on together."""
+    return max(1, (STRIP if W.device.type == "cpu" else WIDE_STRIP) // W.shape[1])
 
 
 def _ranges(mask: Tensor) -> list[tuple[int, int]]:
