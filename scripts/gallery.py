@@ -14,9 +14,8 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-from browser import PATIENCE, chromium, drag, everywhere, tensorboard
+from browser import chromium, drag, everywhere, tensorboard, until
 from PIL import Image
 
 from nesa.board import Board
@@ -46,12 +45,6 @@ def save(path: Path, png: bytes) -> None:
     print(f"{path}: {file.tell():,} bytes, {image.width} x {image.height}", flush=True)
 
 
-def wait(driver: Any, script: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not driver.execute_script(script) and time.monotonic() < end:
-        time.sleep(1)
-
-
 def board_pages(runs: list[Path], to: Path, only: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for run in runs:  # views are made anew from the events: runs of earlier versions show what this one shows
@@ -67,9 +60,7 @@ def board_pages(runs: list[Path], to: Path, only: str) -> None:
 def board_page(address: str, sign: str, path: Path) -> None:
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as driver:
         driver.get(address)
-        end = time.monotonic() + PATIENCE
-        while not everywhere(driver, sign) and time.monotonic() < end:
-            time.sleep(1)
+        until(lambda: everywhere(driver, sign), f"{sign} is on the page")
         time.sleep(15)
         save(path, driver.get_screenshot_as_png())
 
@@ -84,7 +75,7 @@ def report_pages(run: Path, to: Path) -> None:
             driver.get((Path(folder) / "report" / "connectome.html").as_uri())
             canvas = driver.find_element("tag name", "canvas")
             drag(driver, canvas, 40, 10)
-            wait(driver, "return !running")
+            until(lambda: driver.execute_script("return !running"), "the connectome is drawn")
             save(to / "connectome.png", driver.get_screenshot_as_png())
 
 

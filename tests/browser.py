@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +62,34 @@ def chromium(profile: Path, *, offline: bool = False) -> Iterator[Any]:
         driver.quit()
 
 
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """What ``condition`` gives, once that is something; AssertionError with ``what`` after PATIENCE."""
+    end = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < end, f"after {PATIENCE} s there is still nothing where {what}"
+        time.sleep(0.5)
+    return found
+
+
 @contextlib.contextmanager
 def tensorboard(runs: Path) -> Iterator[str]:
-    """The address of a TensorBoard over the folder ``runs``, once it has read a run."""
+    """The address of a TensorBoard over the folder ``runs``, once it has read all of them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--port", str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     server = subprocess.Popen([*command, "--load_fast=false", "--samples_per_plugin", "images=100"], **quiet)
-    address, end = f"http://127.0.0.1:{port}/", time.monotonic() + PATIENCE
+    address = f"http://127.0.0.1:{port}/"
     wanted = {f"{path.parent.name}/{path.name}" for path in runs.glob("*/tensorboard")}
+
+    def read() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(address + "data/runs", timeout=10) as answer:
+            return wanted <= set(json.load(answer))
+        return False
+
     try:
-        while time.monotonic() < end:
-            with contextlib.suppress(OSError), urllib.request.urlopen(address + "data/runs", timeout=10) as answer:
-                if wanted <= set(json.load(answer)):
-                    break
-            time.sleep(0.5)
+        until(read, "TensorBoard has read all runs")
         yield address
     finally:
         server.terminate()

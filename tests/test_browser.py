@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import small_run
-from browser import PATIENCE, chromium, drag, everywhere, missing, tensorboard
+from browser import chromium, drag, everywhere, missing, tensorboard, until
 
 from nesa.report import report
 from nesa.run import run
@@ -27,14 +27,6 @@ def runs(tmp_path_factory) -> Path:
     for seed in SEEDS:
         run(small_run.curriculum(folder, seed=seed, tasks=TASKS), out=folder / "runs", name=f"seed{seed}", data=data)
     return folder / "runs"
-
-
-def until(condition, what: str):
-    end = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < end, f"after {PATIENCE} s there is still nothing where {what}"
-        time.sleep(0.5)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +70,7 @@ def test_tensorboard_has_the_custom_page_images_and_hyperparameters(runs, board,
         until(lambda: len(charts()) == 5 and all("Matches (" in chart for chart in charts()), "five charts are drawn")
         titles = ("depth", "neurons", "new neurons by level", "reuse", "accuracy")
         assert all(chart.startswith(title) for chart, title in zip(charts(), titles, strict=True))
+        assert "Accumulated structure" in " ".join(everywhere(driver, "tf-category-paginated-view"))
         assert "Matches (9)" in charts()[0]
         assert all(f"accumulation/depth_mean ({name})" in charts()[0] for name in NAMES)
         driver.get(f"{board}#images")
@@ -85,7 +78,13 @@ def test_tensorboard_has_the_custom_page_images_and_hyperparameters(runs, board,
         until(lambda: len(everywhere(driver, "img", "naturalWidth")) >= 9, "there are pictures")
         until(lambda: min(everywhere(driver, "img", "naturalWidth")) > 100, "all of them are shown")
         shown = " ".join(everywhere(driver, "tf-image-loader"))
-        assert all(f"figures/{name} {run}" in shown for name in ("activities", "connectome") for run in NAMES)
+        figures = ("activities", "connectome", "depth", "evolution")  # a page holds twelve
+        assert all(f"figures/{name} {run}" in shown for name in figures for run in NAMES)
+        kinds = []
+        for source in everywhere(driver, "img", "src"):
+            with urllib.request.urlopen(source) as answer:
+                kinds.append((answer.headers["Content-Type"], answer.read(3)))
+        assert kinds.count(("image/gif", b"GIF")) == len(SEEDS), "the animations are animations"
         driver.get(f"{board}#hparams")
         driver.refresh()
 

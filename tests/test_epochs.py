@@ -256,8 +256,8 @@ def test_ctrl_c_and_sigterm_finish_the_step_and_save_it(place, tmp_path, monkeyp
     same(folder, place / "whole")
 
 
-@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.integers(1, TASK), min_size=1, max_size=2), st.booleans())
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.integers(1, 2 * TASK), min_size=1, max_size=3), st.booleans())
 def test_stopped_at_any_steps_it_goes_on_to_the_same_bits(place, steps, saved):
     """Each life is stopped after so many steps of its own: by a signal, which saves, or without a warning."""
     with tempfile.TemporaryDirectory() as name:
