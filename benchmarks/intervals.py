@@ -2,8 +2,8 @@
 
     NESA_DATA=DIR PYTHONPATH=. python benchmarks/intervals.py --keep DIR [--seeds 0,1,2] [--resamples 1000]
 
---keep holds what `study.py main --keep DIR` has learned. Readout depth and mean depth are measured on validation images;
-each resample draws as many of them anew, of each task by itself, and measures again. Graph depth depends on no image.
+--keep holds what `study.py main --keep DIR` has learned. Readout and mean depth are measured on validation images; each
+resample draws as many of them anew, of each task by itself, and measures again. Graph depth depends on no image.
 A row of docs/results/rows/depth.csv for each seed, step and measure; the line of seed "all" draws the seeds anew, too.
 """
 
