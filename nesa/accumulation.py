@@ -13,7 +13,6 @@ Three rules keep old answers (Golkar, Kagan, Cho, arXiv 1903.04476, carried over
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from nesa.errors import RunFailed, UserError
 from nesa.packed import pack, unpack
+from nesa.room import needed
 from urn.geometry import Layout
 from urn.network import URN
 
@@ -84,8 +84,19 @@ class Accumulation:
         """Global indices of the claimed hidden neurons, whichever task claimed them."""
         return (self.owner >= 0).nonzero().flatten()
 
+    def missing(self) -> int:
+        """How many neurons have to be added for a task to find enough free ones (`nesa.room`), in a feedforward network
+        in each layer; 0 or less where none."""
+        hidden = self.owner >= FREE
+        if self.layout.layers is None:
+            return needed(int(hidden.sum())) - len(self.free)
+        layers = [self.layout.layer == z for z in range(1, self.layout.layers + 1)]
+        lack = [needed(int((hidden & L).sum())) - int((L & (self.owner == FREE)).sum()) for L in layers]
+        return max(lack) * self.layout.layers
+
     def grow(self, count: int) -> None:
-        """Appends `count` planes of free neurons (without a grid, `count` neurons)."""
+        """Appends `count` planes of free neurons (without a grid, `count` neurons; in a feedforward network as many in
+        each layer)."""
         self._extend(self.layout.with_planes(count), FREE)
 
     def add_ports(self, sizes: dict[str, int]) -> None:
@@ -112,17 +123,21 @@ class Accumulation:
         port = self.layout.ports[task]
         inputs, claimed, free = self.layout.inputs, self.claimed, self.free
         index = torch.cat([inputs, claimed, free, port])
-        n, n_fixed = len(index), len(inputs) + len(claimed)
-        if not self.claims and self.inputs_receive:
-            n_fixed = 0
-        std = self.gain * math.sqrt(2 / self._neurons(port))
-        W = torch.zeros(n, n, dtype=self.W.dtype)
-        W[n_fixed:, : n - len(port)] = torch.randn(n - n_fixed, n - len(port), generator=generator, dtype=W.dtype) * std
-        b = torch.zeros(n, dtype=W.dtype)
-        fixed = torch.zeros(n, dtype=torch.bool)
+        if self.layout.layers is not None:  # layer by layer, so that blocks of W are views
+            index = index[self.layout.layer[index].argsort(stable=True)]
+        n, owner = len(index), self.owner[index]
+        fixed = (
+            (owner == INPUT) | (owner >= 0)
+            if self.claims or not self.inputs_receive
+            else torch.zeros(n, dtype=torch.bool)
+        )
+        known, drawn, senders = fixed.nonzero().flatten(), (~fixed).nonzero().flatten(), n - len(port)
+        W, b = torch.zeros(n, n, dtype=self.W.dtype), torch.zeros(n, dtype=self.W.dtype)
+        W[drawn, :senders] = torch.randn(len(drawn), senders, generator=generator, dtype=W.dtype)
+        of = self.layout.senders()
+        W *= self.gain * (2 / (self._neurons(port) if isinstance(of, int) else of[index])) ** 0.5
         if self.claims:
-            W[:n_fixed, :n_fixed], b[:n_fixed] = self._rows(index[:n_fixed])
-        fixed[:n_fixed] = True
+            W[known[:, None], known], b[known] = self._rows(index[known])
         return self._urn(self.layout.take(index), rule, W, b, fixed), index
 
     def claim(self, task: str, rule: Rule, worker: URN, index: Tensor, **extra: Any) -> Claim:
@@ -192,6 +207,7 @@ class Accumulation:
             "inputs": self.layout.inputs,
             "ports": dict(self.layout.ports),
             "plane": None if self.layout.plane is None else list(self.layout.plane),
+            "layers": self.layout.layers,
             "gain": self.gain,
             "inputs_receive": self.inputs_receive,
             "owner": self.owner,
@@ -206,7 +222,7 @@ class Accumulation:
     @staticmethod
     def from_state_dict(state: dict[str, Any]) -> Accumulation:
         plane = None if state["plane"] is None else (state["plane"][0], state["plane"][1])
-        layout = Layout(state["positions"], state["inputs"], state["ports"], plane)
+        layout = Layout(state["positions"], state["inputs"], state["ports"], plane, state.get("layers"))
         W = unpack(state["W"])
         self = Accumulation(layout, state["gain"], inputs_receive=state["inputs_receive"], dtype=W.dtype)
         self.owner, self.stored, self.W, self.b = state["owner"], state["stored"], W, state["b"]
@@ -241,5 +257,6 @@ class Accumulation:
     def _urn(self, layout: Layout, rule: Rule, W: Tensor, b: Tensor, fixed: Tensor) -> URN:
         tiny = Layout.flat(3, 1, {"": 1})  # no S x S draw for weights that are replaced at once
         urn = URN(tiny, rule.iterations, rule.update, rule.output_activation, dtype=W.dtype)
+        urn.support = layout.pattern()
         urn.become(layout, W, b, fixed)
         return urn

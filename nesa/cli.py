@@ -295,7 +295,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def _summary(curriculum: Curriculum) -> str:
     net = curriculum.network
-    neurons = f"{net.neurons:,} neurons" if net.grid is None else f"grid {' x '.join(map(str, net.grid))}"
+    neurons = f"{net.neurons or 0:,} neurons" if net.grid is None else f"grid {' x '.join(map(str, net.grid))}"
+    neurons = neurons if net.layers is None else f"layers of {', '.join(map(str, net.layers))}"
     names = ", ".join(task.name for task in curriculum.tasks)
     plural = "" if len(curriculum.tasks) == 1 else "s"
     learner = curriculum.learner.name

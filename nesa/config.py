@@ -75,12 +75,18 @@ class Input:
 
 @dataclass(frozen=True)
 class Network:
-    """The recursive network: exactly one of ``grid`` and ``neurons`` says how many neurons it has."""
+    """The recursive network: exactly one of ``grid``, ``neurons`` and ``layers`` says how many neurons it has."""
 
     grid: tuple[int, int, int] | None = _key(
         None, "[X, Y, Z] neurons; an image is interpolated to Y rows and X columns and fills the first planes", low=1
     )
     neurons: int | None = _key(None, "total number of neurons, input and all output ports included (no grid)", low=1)
+    layers: tuple[int, ...] | None = _key(
+        None,
+        "hidden neurons of each layer of a feedforward network: a layer reads the one before alone, all other synapses "
+        "are held at zero; iterations, update and inputs_receive follow",
+        low=1,
+    )
     iterations: int = _key(5, "I, the number of updates from input to output", low=1, high=1000)
     update: str = _key("residual_both", "update rule (paper equations 3, 6, 7)", choices=UPDATES)
     output_activation: str = _key("linear", "activation at the output ports", choices=OUTPUT_ACTIVATIONS)

@@ -187,6 +187,8 @@ class _Door:
         learner = self.section(Learner, ("learner",)) or Learner()
         shape = self.section(Input, ("input",)) if self.at(("input",)) else None
         network = self.section(Network, ("network",)) if self.at(("network",)) else None
+        if network is not None:
+            network = rules.feedforward(self, network, self.keys(Network, ("network",)))
         learner = replace(learner, params=rules.learner_params(self, learner))
         iterations = network.iterations if network else Network().iterations
         tasks = tuple(self.tasks(Task("task", "", penalties=penalties, training=training, iterations=iterations)))

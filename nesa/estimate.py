@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -79,12 +80,14 @@ def estimate(curriculum: Curriculum, rate: float | None = None, bandwidth: float
 
 
 def neurons(curriculum: Curriculum) -> tuple[int, int]:
-    """Input and hidden neurons; ports stand beside a grid, and inside `network.neurons`."""
+    """Input and hidden neurons; ports stand beside a grid and beside layers, and inside `network.neurons`."""
     network, size = curriculum.network, curriculum.input.size
     if network.grid is not None:
         X, Y, Z = network.grid
         inputs = X * Y * curriculum.input.channels
         return inputs, X * Y * Z - inputs
+    if network.layers is not None:
+        return int(np.prod(size)) * curriculum.input.channels, sum(network.layers)
     assert network.neurons is not None
     outputs = sum(_classes(task) or 10 for task in curriculum.tasks)
     inputs = int(np.prod(size)) * curriculum.input.channels
@@ -154,6 +157,9 @@ def _task(curriculum: Curriculum, task: Task, inputs: int, hidden: int, rate: fl
     receivers = hidden + (inputs if curriculum.network.inputs_receive else 0)
     forward = 2.0 * (receivers * inputs + max(task.iterations - 2, 0) * receivers * receivers)  # a sample
     weights = receivers * (inputs + hidden) * 4
+    if (layers := curriculum.network.layers) is not None:
+        blocks = sum(before * now for before, now in pairwise((inputs, *layers)))
+        forward, weights = 2.0 * blocks, blocks * 4
     step = 3 * B * forward / rate + PASSES * weights / bandwidth
     dense = min(training, DENSE) if pruning and curriculum.learner.compaction else training
     evaluations = (samples - kept) * forward * (task.training.epochs + EVALUATIONS) / rate

@@ -1,5 +1,6 @@
 """What must hold between the keys of a curriculum: ports that fit, sizes that agree, parameters that exist.
 
+    feedforward(door, network)         a network of layers, with what follows from them
     learner_params(door, learner)      parameters of a rival learner, completed
     with_defaults(door, i, task)       a task with its source's parameters completed
     check(door, curriculum)            all rules that join several keys
@@ -12,12 +13,12 @@ sources answer these questions without loading data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from nesa import tasks
-from nesa.config import LEARNER_PARAMS, Curriculum, Learner, Penalties, Task, Training
+from nesa.config import LEARNER_PARAMS, Curriculum, Learner, Network, Penalties, Task, Training
 from nesa.document import join, show, suggestion
 from nesa.tasks import Source
 
@@ -43,6 +44,23 @@ class Door(Protocol):
 def source_called(name: str | None) -> Source | None:
     """The source of that name or dotted path, which is never imported here; None when there is none."""
     return tasks.find(name) if name is not None and (name in tasks.SOURCES or tasks.dotted.is_dotted(name)) else None
+
+
+def feedforward(door: Door, network: Network, given: Collection[str]) -> Network:
+    """A network of layers with the iterations, the update rule and the silent inputs that layers ask for; others as
+    they are. given: the keys that the user wrote, which must not say otherwise."""
+    if network.layers is None or not door.fine("network"):
+        return network
+    count = len(network.layers)
+    follows = {"iterations": count + 1, "update": "plain", "inputs_receive": False}
+    for key, value in follows.items():
+        if key in given and getattr(network, key) != value:
+            door.say(
+                ("network", key),
+                f"must be {show(value)} with {count} hidden layer(s), not {show(getattr(network, key))}: each "
+                "iteration carries the data one layer on; leave the key out, it follows from layers",
+            )
+    return replace(network, **follows)
 
 
 def learner_params(door: Door, learner: Learner) -> dict[str, Any]:
@@ -103,6 +121,8 @@ def check(door: Door, curriculum: Curriculum) -> None:
         if own and door.fine("penalties", "training"):
             _optimisation(door, path, task.penalties, task.training, curriculum)
         _augment(door, path, task, curriculum)
+        if curriculum.network.layers is not None and task.iterations != curriculum.network.iterations:
+            door.say((*path, "iterations"), f"must be {curriculum.network.iterations}, as network.layers asks for")
         _sample(door, (*path, "source"), task.source, task.params, curriculum)
         if task.fallback is not None:
             _sample(door, (*path, "fallback"), task.fallback, task.fallback_params, curriculum)
@@ -123,16 +143,23 @@ def _input(door: Door, curriculum: Curriculum) -> None:
 
 def _network(door: Door, curriculum: Curriculum) -> None:
     net, size, channels = curriculum.network, curriculum.input.size, curriculum.input.channels
-    if not door.fine("network.grid", "network.neurons", "input"):
+    if not door.fine("network.grid", "network.neurons", "network.layers", "input"):
         return
-    if net.grid is None and net.neurons is None:
-        door.say(("network",), "needs grid: [X, Y, Z], or neurons: the total number without a grid")
+    given = [key for key in ("grid", "neurons", "layers") if getattr(net, key) is not None]
+    if not given:
+        door.say(
+            ("network",),
+            "needs grid: [X, Y, Z], or neurons: the total number without a grid, or layers: of a feedforward network",
+        )
         return
-    if net.grid is not None and net.neurons is not None:
-        door.say(("network", "neurons"), "is given beside grid: keep one of them and set the other to null")
+    for key in given[1:]:
+        door.say(("network", key), f"is given beside {given[0]}: keep one of them and set the other to null")
+    if len(given) > 1:
         return
     ports = sum(map(_port, curriculum.tasks))
-    if net.grid is not None:
+    if net.layers is not None:
+        total, where = channels * _product(size) + sum(net.layers) + ports, "layers"
+    elif net.grid is not None:
         X, Y, Z = net.grid
         if channels + 1 > Z:
             door.say(
@@ -190,6 +217,8 @@ def _optimisation(door: Door, path: KeyPath, penalties: Penalties, training: Tra
         door.say((*path, "training", "momentum"), f"is for sgd, but the optimizer is {training.optimizer}")
     if penalties.method == "prox_adam" and training.optimizer == "sgd":
         door.say((*path, "penalties", "method"), "prox_adam needs Adam's second moments, but the optimizer is sgd")
+    if penalties.early_readout > 0 and curriculum.network.layers is not None:
+        door.say((*path, "penalties", "early_readout"), "has no use with network.layers: only the last layer is read")
     if penalties.synapse_length > 0 and curriculum.network.grid is None and door.fine("network.grid"):
         door.say((*path, "penalties", "synapse_length"), "needs network.grid: without a grid synapses have no length")
 

@@ -193,6 +193,8 @@ def check_memory(curriculum: Curriculum, device: torch.device, grown: int = 0) -
     such a run without a word. On a GPU torch itself says so. grown: neurons that a stored network has by now."""
     network = curriculum.network
     S = max(network.neurons or math.prod(network.grid or ()), grown)
+    if network.layers is not None:
+        S = max(curriculum.input.channels * math.prod(curriculum.input.size) + sum(network.layers), grown)
     need, have = TRAINING_COPIES * 4 * S**2, _physical_memory()
     if device.type == "cpu" and need > have:
         raise UserError(

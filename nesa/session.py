@@ -46,6 +46,8 @@ def make_layout(curriculum: Curriculum, tasks: Sequence[TaskData]) -> Layout:
     try:
         if network.grid is not None:
             return Layout.grid(network.grid, curriculum.input.channels, ports)
+        if network.layers is not None:
+            return Layout.feedforward(network.layers, tasks[0].train.x.shape[1], ports)
         assert network.neurons is not None
         return Layout.flat(network.neurons, tasks[0].train.x.shape[1], ports)
     except ValueError as error:
@@ -327,7 +329,7 @@ class Session:
             return
         accumulation, layout = self.accumulation, self.accumulation.layout
         hidden = int((accumulation.owner >= -1).sum())
-        missing = room.needed(hidden) - len(accumulation.free)
+        missing = accumulation.missing()
         if missing <= 0:
             return
         if not self.curriculum.learner.grow:
@@ -335,7 +337,7 @@ class Session:
                 f"task {name!r}: only {len(accumulation.free)} of {hidden} hidden neurons are free, {missing} too few. "
                 "Set learner.grow, ask for a larger network, or raise penalties.weight so that tasks claim less."
             )
-        plane = layout.plane[0] * layout.plane[1] if layout.plane else 1
+        plane = layout.plane[0] * layout.plane[1] if layout.plane else layout.layers or 1
         count = -(-missing // plane)
         accumulation.grow(count)
         if not tell:

@@ -8,7 +8,7 @@ of an existing neuron never changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,12 +23,15 @@ class Layout:
     inputs: (D_in,) int64, the input port in the order of the input's components.
     ports: for each task, (D_out,) int64, its output port.
     plane: (X, Y) of the grid, or None where the neurons have no geometry.
+    layers: the number of hidden layers of a feedforward network, or None. Then z is a neuron's layer, 0 of the inputs
+    and layers + 1 of the outputs, and each layer reads the one before alone (`pattern`).
     """
 
     positions: Tensor
     inputs: Tensor
     ports: Mapping[str, Tensor]
     plane: tuple[int, int] | None = None
+    layers: int | None = None
 
     @property
     def S(self) -> int:
@@ -63,9 +66,35 @@ class Layout:
         layout = Layout(_planes(X, Y, range(Z)), torch.arange(channels * X * Y), {}, (X, Y))
         return layout.with_ports(ports)
 
+    @staticmethod
+    def feedforward(widths: Sequence[int], d_in: int, ports: Mapping[str, int]) -> Layout:
+        """Hidden layers of these widths between the input port and the output ports, x a neuron's place in its layer:
+        a multi-layer perceptron as `urn.embedding.embed` lays it out (paper figure 1), with a port for each task.
+        Raises ValueError for a layer without neurons."""
+        if d_in < 1 or not widths or min(widths) < 1:
+            raise ValueError(f"a feedforward network of {d_in} inputs and the layers {list(widths)} has an empty layer")
+        rows = torch.cat([_row(range(n), z) for z, n in enumerate([d_in, *widths])])
+        return Layout(rows, torch.arange(d_in), {}, layers=len(widths)).with_ports(ports)
+
+    @property
+    def layer(self) -> Tensor:
+        """(S,) int64: z, in a feedforward network each neuron's layer."""
+        return self.positions[:, 2].long()
+
+    def pattern(self) -> Tensor | None:
+        """(S, S) bool, the synapses that a feedforward network may have; None where all may exist."""
+        return None if self.layers is None else self.layer[:, None] == self.layer + 1
+
+    def senders(self) -> Tensor | int:
+        """How many neurons each neuron may read: S, or in a feedforward network (S, 1) the size of the layer before."""
+        if self.layers is None:
+            return self.S
+        size = torch.bincount(self.layer, minlength=self.layers + 2).clamp(min=1)
+        return size[(self.layer - 1).clamp(min=0)][:, None]
+
     def with_ports(self, sizes: Mapping[str, int]) -> Layout:
         """The same layout with further output ports appended, each at the centre of the last plane; of the plane where
-        the first ones stand, if there are any."""
+        the first ones stand, if there are any; of a feedforward network in the layer behind the last one."""
         positions, ports = [self.positions], dict(self.ports)
         start = self.S
         for name, size in sizes.items():
@@ -78,7 +107,11 @@ class Layout:
 
     def with_planes(self, count: int) -> Layout:
         """The same layout with `count` planes of hidden neurons appended behind the last one; without a grid, as
-        many neurons as `count`."""
+        many neurons as `count`; in a feedforward network as many in each layer."""
+        if self.layers is not None:
+            size = torch.bincount(self.layer).tolist()
+            rows = [_row(range(size[z], size[z] + count), z) for z in range(1, self.layers + 1)]
+            return replace(self, positions=torch.cat([self.positions, *rows]))
         if self.plane is None:
             return replace(self, positions=torch.cat([self.positions, torch.zeros(count, 3)]))
         last = int(self.positions[:, 2].max())
@@ -100,6 +133,8 @@ class Layout:
 
     def _centre(self, size: int) -> Tensor:
         """(size, 3): the cells nearest to the centre of the last plane; the origin where there is no grid."""
+        if self.layers is not None:
+            return _row(range(size), self.layers + 1)
         if self.plane is None:
             return torch.zeros(size, 3)
         X, Y = self.plane
@@ -108,6 +143,11 @@ class Layout:
         off = (cells[:, 0] - (X - 1) / 2) ** 2 + (cells[:, 1] - (Y - 1) / 2) ** 2
         nearest = off.argsort(stable=True)
         return cells[nearest[torch.arange(size) % len(cells)]]
+
+
+def _row(xs: range, z: int) -> Tensor:
+    """(len(xs), 3) coordinates of neurons beside one another in layer z."""
+    return torch.tensor([[x, 0, z] for x in xs], dtype=torch.float32).reshape(-1, 3)
 
 
 def _planes(X: int, Y: int, zs) -> Tensor:

@@ -80,7 +80,8 @@ class Plan:
     spots_free[l] and spots_port say which rank has which. counted[l]: 1.0 for each own_free[l] that the activity term
     counts. refed[l]: under a residual input rule, where firing input neurons sit in senders[l] and
     which components of x they show. driven: whether the input port drives at every l. uniform: the same sets at
-    every l, so that the gradient of W is one product. disjoint: the gradient's blocks are views that do not overlap.
+    every l, so that the gradient of W is one product. disjoint: the gradient's blocks are views, any two of them the
+    same or apart.
     """
 
     iterations: int
@@ -161,7 +162,9 @@ def make_plan(
         refed=tuple(refed),
         driven=residual_input and not any(entry is not None for entry in refed),
         uniform=(uniform := all(torch.equal(senders, both[1]) for senders in both[2:])),
-        disjoint=uniform and not any(bool(is_input[senders].any()) for senders in both) and _views(inputs, port, *both),
+        disjoint=(uniform or len(torch.cat(both).unique()) == sum(map(len, both)))
+        and not any(bool(is_input[senders].any()) for senders in both)
+        and _views(inputs, port, *both, *(T for _, T in sets)),
         residual_output=residual_output,
         linear_output=linear_output,
     )
@@ -179,15 +182,17 @@ class Slab:
     def __init__(self):
         self.gradient: Tensor | None = None
         self.plan: Plan | None = None
+        self.every = False
 
-    def take(self, W: Tensor, plan: Plan) -> Tensor:
-        """The gradient of W, zero wherever the blocks of a disjoint plan do not write."""
+    def take(self, W: Tensor, plan: Plan, every: bool) -> Tensor:
+        """The gradient of W, zero wherever the blocks of a disjoint plan do not write. every: is the port read after
+        each iteration? Then there are more of them."""
         kept = self.gradient
         if kept is None or (kept.shape, kept.dtype, kept.device) != (W.shape, W.dtype, W.device):
             self.gradient = kept = torch.zeros_like(W)
-        elif self.plan is not plan or not plan.disjoint:
+        elif self.plan is not plan or self.every != every or not plan.disjoint:
             kept.zero_()
-        self.plan = plan
+        self.plan, self.every = plan, every
         return kept
 
 
@@ -274,13 +279,16 @@ class Iterate(torch.autograd.Function):
         N, rectified, pre_port = saved[:I], saved[I : 2 * I], saved[2 * I :]
         slab: Slab | None = ctx.slab
         d_read = d_outs = d_out  # (B, D_out); (I, B, D_out) of every readout
-        dW = torch.zeros_like(W) if slab is None else slab.take(W, plan)
+        dW = torch.zeros_like(W) if slab is None else slab.take(W, plan, ctx.every)
         db = torch.zeros_like(b)
-        written: set[tuple[str, bool]] = set()
+        written: set[tuple] = set()
 
-        def add(name: str, from_inputs: bool, left: Tensor, right: Tensor, rows: Index, cols: Index) -> None:
-            onto = not (plan.disjoint and slab is not None) or (name, from_inputs) in written
-            written.add((name, from_inputs))
+        def add(left: Tensor, right: Tensor, rows: Index, cols: Index) -> None:
+            onto = not (plan.disjoint and slab is not None)
+            if not onto and isinstance(rows, slice) and isinstance(cols, slice):
+                spot = (rows.start, rows.stop, cols.start, cols.stop)
+                onto = spot in written
+                written.add(spot)
             add_to_block(dW, rows, cols, left.to(V.dtype), right.to(V.dtype), onto=onto)
 
         one_drive = plan.driven and len(frames) == 1 and plan.uniform
@@ -302,9 +310,9 @@ class Iterate(torch.autograd.Function):
                 if level > 1:
                     back = (dZ.to(V.dtype) @ block(V, T, plan.free[level - 1])).to(W.dtype)
                     if not (plan.uniform and I > 2):
-                        add("T", False, dZ, N[level - 1], T, came)
+                        add(dZ, N[level - 1], T, came)
                 if driven and not one_drive:
-                    add("T", True, dZ, frame, T, plan.inputs)
+                    add(dZ, frame, T, plan.inputs)
                 to_free.append(dZ)
             if level == I or plan.residual_output or ctx.every:
                 pre = pre_port[level - 1 if plan.residual_output or ctx.every else 0]
@@ -313,20 +321,20 @@ class Iterate(torch.autograd.Function):
                 dP = d_read if plan.linear_output else d_read * (pre > 0)
                 _add_rows(db, plan.port, dP.sum(0))
                 if driven and not one_drive:
-                    add("P", True, dP, frame, plan.port, plan.inputs)
+                    add(dP, frame, plan.port, plan.inputs)
                 to_port.append(dP)
                 if level > 1:
-                    add("P", False, dP, N[level - 1], plan.port, came)
+                    add(dP, N[level - 1], plan.port, came)
                     through = (dP.to(V.dtype) @ block(V, plan.port, plan.free[level - 1])).to(W.dtype)
                     back = through if back is None else back.add_(through)
             dN = back if back is None else share.reduce(back, plan.spots_free[level - 1])
         if one_drive:
             if to_free:
-                add("T", True, _sum(to_free), frames[0], plan.own_free[1], plan.inputs)
-            add("P", True, _sum(to_port), frames[0], plan.port, plan.inputs)
+                add(_sum(to_free), frames[0], plan.own_free[1], plan.inputs)
+            add(_sum(to_port), frames[0], plan.port, plan.inputs)
         if plan.uniform and I > 2:
             before = torch.cat(N[1 : I - 1]) if plan.refed[1] is not None else _stacked(N[1 : I - 1])
-            add("T", False, torch.cat(to_free[-2::-1]), before, plan.own_free[1], plan.senders[1])
+            add(torch.cat(to_free[-2::-1]), before, plan.own_free[1], plan.senders[1])
         # a second handle on the slab: autograd takes over what nobody else holds, and copies the rest
         return None, dW if slab is None else dW.detach(), db, None, None, None, None, None, None
 

@@ -6,7 +6,6 @@ I iterations, D_in and D_out port sizes; W[i, j] is the synapse from neuron j to
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +27,8 @@ class URN(nn.Module):
     output_activation: "relu" (the paper) or "linear" (no output can die). outputs_send: whether output neurons feed
     other neurons (in the paper they may; here not unless asked, because several tasks share one network).
     gain: factor on the He-normal standard deviation sqrt(2 / S). support: optional (S, S) bool, the synapses that may
-    exist; all others are held at exactly zero by `hold`.
+    exist; all others are held at exactly zero by `hold`. A feedforward layout has a support of its own, runs `plain`
+    for layers + 1 iterations, and computes only layer l at iteration l: it costs what a multi-layer perceptron costs.
 
     Parameters W (S, S) and b (S,). `become` declares rows that training must not change and `hold` puts them back by
     value, so that no optimiser can move them. `recycle_gradient = True` keeps the memory of W's gradient from step to
@@ -64,8 +64,8 @@ class URN(nn.Module):
         self.update = find_update(update)
         self.output_activation = output_activation
         self.outputs_send = outputs_send
-        self.support = support
-        W = torch.randn(S, S, generator=generator, dtype=dtype) * (gain * math.sqrt(2 / S))
+        self.support = layout.pattern() if support is None else support
+        W = torch.randn(S, S, generator=generator, dtype=dtype).mul_(gain * (2 / layout.senders()) ** 0.5)
         self.become(layout, W, torch.zeros(S, dtype=dtype))
 
     recycle_gradient = False
@@ -82,10 +82,18 @@ class URN(nn.Module):
         self.W, self.b = nn.Parameter(W), nn.Parameter(b)
         self.fixed = torch.zeros(layout.S, dtype=torch.bool) if fixed is None else fixed.cpu()
         self.silent: Tensor | None = None  # (I, S) bool: neurons known to be silent at iteration l
+        if layout.layers is not None:  # not silent (biases act at every l), but only layer l has a say at l
+            if self.update.name != "plain" or self.iterations != layout.layers + 1:
+                raise ValueError(
+                    f"{layout.layers} layers need the rule plain and {layout.layers + 1} iterations, not "
+                    f"{self.update.name} and {self.iterations}"
+                )
+            self.silent = layout.layer != torch.arange(self.iterations)[:, None]
         self.watch: Any = None  # a urn.compaction.Watch while training
         self._plans: dict[tuple, Plan] = {}
         self._slab = Slab()
         self._held = None
+        self.support = None if self.support is None else self.support.to(W.device)
         self._mute = [as_index(port, W.device) for port in layout.ports.values()]
         self.hold()
         rows = self.fixed[self.share.neurons].nonzero().flatten().to(W.device)

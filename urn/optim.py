@@ -22,6 +22,9 @@ STRIP = 1 << 17  # elements of W in one strip: with its gradient and two moments
 WIDE_STRIP = 1 << 26  # the same on a GPU, where launches cost more than a cache gives
 
 
+Block = tuple[int, int, slice, bool]  # first and last row, columns, and whether some of its synapses may not exist
+
+
 class Proximal(torch.optim.Optimizer):
     """Adam, AdamW or SGD with the penalty's weight and length terms as a proximal (or subgradient) step.
 
@@ -54,6 +57,7 @@ class Proximal(torch.optim.Optimizer):
         self._kept: tuple[Penalty, Tensor] | None = None  # the prices of W
         self._known: tuple | None = None
         self.condensed: dict[str, tuple[Tensor, Tensor] | None] | None = None
+        self._support: Tensor | None = None  # the one that `_known` has been worked out with
         defaults = {"lr": lr, "betas": betas, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__([urn.W, urn.b], defaults)
 
@@ -68,7 +72,7 @@ class Proximal(torch.optim.Optimizer):
         lr = float(group["lr"])
         rule = BASES[self.base]
         self.condensed = None
-        ranges, layout, neurons = self._where()
+        ranges, blocks, layout, neurons = self._where()
         for p in (urn.W, urn.b):
             if p.grad is None:
                 continue
@@ -81,17 +85,19 @@ class Proximal(torch.optim.Optimizer):
             coefficients = rule.coefficients(group, int(state["step"]))
             moments = [state[name] for name in rule.moments(group)]
             is_W = p is urn.W
-            strip = _strip(p) if is_W else len(p)
-            scratch = torch.empty(strip * p.shape[1], dtype=p.dtype, device=p.device) if is_W else None
-            for first, last in ranges:
+            room = _room(p)
+            scratch = torch.empty(max(room, p.shape[-1]), dtype=p.dtype, device=p.device) if is_W else None
+            for first, last, columns, partial in blocks if is_W else [(*r, slice(None), False) for r in ranges]:
+                strip = max(1, room // len(range(*columns.indices(p.shape[1])))) if is_W else len(p)
                 for start in range(first, last, strip):
                     rows = slice(start, min(start + strip, last))
-                    w, g = p.data[rows], p.grad[rows]
-                    price = self._price(layout, neurons, rows) if is_W else 0.0
+                    spot = (rows, columns) if is_W else rows
+                    w, g = p.data[spot], p.grad[spot]
+                    price = self._price(layout, neurons, rows, columns) if is_W else 0.0
                     priced = isinstance(price, Tensor) or price > 0
                     if priced and penalty.method == "subgradient":
                         g = g + price * w.sign()
-                    metric = rule.update(w, g, [m[rows] for m in moments], group, coefficients)
+                    metric = rule.update(w, g, [m[spot] for m in moments], group, coefficients)
                     if priced and penalty.method != "subgradient":
                         if penalty.method == "prox_adam" and metric is not None:
                             soft_threshold_(w, lr * price / metric)
@@ -100,8 +106,8 @@ class Proximal(torch.optim.Optimizer):
                         else:
                             assert scratch is not None
                             soft_threshold_(w, lr * price, scratch[: w.numel()].view_as(w))
-                    if is_W and urn.support is not None:
-                        w.mul_(urn.support[rows])
+                    if partial and urn.support is not None:
+                        w.mul_(urn.support[spot])
         return loss
 
     @torch.no_grad()
@@ -119,37 +125,52 @@ class Proximal(torch.optim.Optimizer):
                 continue
             outer = None
             if name in SQUARES:
-                row, column = moment.sum(1), urn.share.total(moment.sum(0))
-                outer = (row, column / column.sum().clamp_min(torch.finfo(column.dtype).tiny))
+                row, column, total = self._sums(moment)
+                outer = (row, column / total.clamp_min(torch.finfo(column.dtype).tiny))
             self.condensed[name] = outer
-            strip = _strip(W)
+            strip = max(1, _room(W) // W.shape[1])
             for first in range(0, len(W), strip):
                 rows = slice(first, first + strip)
                 estimate = 0.0 if outer is None else torch.outer(outer[0][rows], outer[1])
                 moment[rows] = torch.where(W[rows] == 0, estimate, moment[rows])
 
-    def _where(self) -> tuple[list[tuple[int, int]], Layout, Tensor]:
-        """The ranges of rows that train; the layout and each row's neuron, on W's device. Worked out anew when the
-        network has changed: a step must not wait for the device."""
+    def _sums(self, moment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums of W's moment over columns (n,), over rows (S,), and over both; in a feedforward network those of each
+        layer's block by itself, and the last one (S,), for each sender that of its block."""
+        urn = self.urn
+        if urn.layout.layers is None:
+            row, column = moment.sum(1), urn.share.total(moment.sum(0))
+            return row, column, column.sum()
+        row, column = moment.new_zeros(len(moment)), moment.new_zeros(urn.S)
+        for first, last, columns, _ in self._where()[1]:
+            row[first:last] += moment[first:last, columns].sum(1)
+            column[columns] += moment[first:last, columns].sum(0)
+        column, layer = urn.share.total(column), urn.layout.layer.to(column.device)
+        return row, column, column.new_zeros(urn.layout.layers + 2).index_add_(0, layer, column)[layer]
+
+    def _where(self) -> tuple[list[tuple[int, int]], list[Block], Layout, Tensor]:
+        """The ranges of rows that train, and the blocks of W; the layout and each row's neuron, on W's device. Worked
+        out anew when the network has changed: a step must not wait for the device."""
         urn, device = self.urn, self.urn.W.device
         key = (urn.share, device)  # a network that becomes another one gets a share of its own
-        if self._known is None or self._known[0] != key:
-            neurons = urn.share.neurons
+        if self._known is None or self._known[0] != key or self._support is not urn.support:
+            neurons, self._support = urn.share.neurons, urn.support
             layout = replace(urn.layout, positions=urn.layout.positions.to(device))
-            self._known, self._kept = (key, (_ranges(~urn.fixed[neurons]), layout, neurons.to(device))), None
+            ranges, blocks = _ranges(~urn.fixed[neurons]), _blocks(urn)
+            self._known, self._kept = (key, (ranges, blocks, layout, neurons.to(device))), None
         return self._known[1]
 
-    def _price(self, layout: Layout, neurons: Tensor, rows: slice) -> Tensor | float:
-        """The price of W's rows, ramped. With synaptic length all prices are kept from step to step where they are
+    def _price(self, layout: Layout, neurons: Tensor, rows: slice, columns: slice) -> Tensor | float:
+        """The price of a block of W, ramped. With synaptic length all prices are kept from step to step where they are
         few; on a large network strips of them are computed again each time."""
         W, penalty = self.urn.W, self.penalty
         if not penalty.synapse_length:
             return penalty.weight * self.ramp
         if W.numel() > KEPT:
-            return torch.as_tensor(penalty.price(layout, neurons[rows])).to(W).mul_(self.ramp)
+            return torch.as_tensor(penalty.price(layout, neurons[rows])).to(W)[:, columns].mul_(self.ramp)
         if self._kept is None or self._kept[0] != penalty:
             self._kept = (penalty, torch.as_tensor(penalty.price(layout, neurons)).to(W))
-        return self._kept[1][rows] * self.ramp
+        return self._kept[1][rows, columns] * self.ramp
 
 
 class _Adam:
@@ -205,9 +226,25 @@ BASES = {"adam": _Adam, "adamw": _AdamW, "sgd": _SGD}
 SQUARES = ("exp_avg_sq",)  # moments of squares: without a sign, and steps are divided by them
 
 
-def _strip(W: Tensor) -> int:
-    """Rows of W that are worked on together."""
-    return max(1, (STRIP if W.device.type == "cpu" else WIDE_STRIP) // W.shape[1])
+def _room(W: Tensor) -> int:
+    """Elements of W that are worked on together."""
+    return STRIP if W.device.type == "cpu" else WIDE_STRIP
+
+
+def _blocks(urn: URN) -> list[Block]:
+    """The blocks of W that train. In a feedforward network those of its layers, so that a step costs what it costs in
+    a multi-layer perceptron; what lies outside is zero and stays so. Otherwise whole rows."""
+    neurons, layer = urn.share.neurons, urn.layout.layer
+    train = ~urn.fixed[neurons]
+    if urn.layout.layers is None:
+        return [(first, last, slice(None), urn.support is not None) for first, last in _ranges(train)]
+    found = [
+        (*rows, slice(*columns), urn.support is not None and not bool(urn.support[slice(*rows), slice(*columns)].all()))
+        for z in range(1, urn.layout.layers + 2)
+        for columns in _ranges(layer == z - 1)
+        for rows in _ranges(train & (layer[neurons] == z))
+    ]
+    return found
 
 
 def _ranges(mask: Tensor) -> list[tuple[int, int]]:

@@ -1,0 +1,272 @@
+"""A feedforward network inside a URN: each layer reads the one before, in answers, gradients, training and claims.
+
+The oracle is a torch MLP with the same weights, in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from small_run import events, write_data
+from torch import nn
+
+from nesa.accumulation import Accumulation, Rule
+from nesa.config import Curriculum
+from nesa.curriculum import dump, load
+from nesa.run import run
+from nesa.session import Session, make_layout
+from urn.compaction import keep_only
+from urn.geometry import Layout
+from urn.network import URN
+from urn.optim import Proximal
+from urn.penalties import Penalty
+
+WIDTHS, D_IN, PORTS = (7, 5), 4, {"a": 3, "b": 2}
+RULE = Rule(3, "plain", "linear")
+YAML = """\
+name: layered
+seed: 3
+input: {size: [8, 8]}
+network: {layers: [30, 20]}
+penalties: {method: prox_adam, weight: 1.0e-4, activity: 1.0e-3}
+learner: {margin: 0.02, heal_epochs: 1}
+training: {lr: 5.0e-3, batch_size: 50, epochs: 4}
+tasks:
+  - {name: five, source: arrays, params: {path: five.npz}}
+  - {name: six, source: arrays, params: {path: six.npz}}
+"""
+
+
+def store(dtype=torch.float64, **options) -> Accumulation:
+    return Accumulation(Layout.feedforward(WIDTHS, D_IN, PORTS), inputs_receive=False, dtype=dtype, **options)
+
+
+def mlp_of(urn: URN, port: str) -> nn.Sequential:
+    """A torch MLP with the weights of a URN's blocks, the neurons of a layer in ascending order."""
+    layer, modules = urn.layout.layer, []
+    sets = [(layer == z).nonzero().flatten() for z in range(len(WIDTHS) + 1)] + [urn.layout.ports[port]]
+    for before, now in pairwise(sets):
+        linear = nn.Linear(len(before), len(now), dtype=urn.W.dtype)
+        linear.weight.data, linear.bias.data = urn.W.data[now[:, None], before], urn.b.data[now]
+        modules += [linear, nn.ReLU()]
+    return nn.Sequential(*modules[:-1])
+
+
+def batch(n: int = 11, dtype=torch.float64) -> torch.Tensor:
+    return torch.randn(n, D_IN, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+
+def blocks(urn: URN) -> torch.Tensor:
+    """(S, S) bool, written down on its own: row z + 1, column z."""
+    z = urn.layout.positions[:, 2].tolist()
+    return torch.tensor([[to == frm + 1 for frm in z] for to in z])
+
+
+def claim_half(accumulation: Accumulation, task: str) -> None:
+    worker, index = accumulation.worker(task, RULE, torch.Generator().manual_seed(len(accumulation.claims)))
+    worker.b.data[~worker.fixed] += 0.1
+    half = torch.arange(worker.S) % 2 == 0
+    kept = (half | worker.fixed | (worker.layout.layer == 3)).nonzero().flatten()
+    keep_only(worker, kept)
+    accumulation.claim(task, RULE, worker, index[kept])
+
+
+# The layout -------------------------------------------------------------------------------------------------------
+
+
+def test_layers_lie_behind_one_another_and_new_neurons_join_each():
+    layout = Layout.feedforward(WIDTHS, D_IN, PORTS)
+    assert layout.layer.tolist() == [0] * 4 + [1] * 7 + [2] * 5 + [3] * 5 and layout.S == 21
+    assert layout.inputs.tolist() == [0, 1, 2, 3] and layout.ports["b"].tolist() == [19, 20]
+    more = layout.with_planes(2).with_ports({"c": 2})
+    assert more.layer.tolist()[21:] == [1, 1, 2, 2, 3, 3]
+    assert more.positions[21:25, 0].tolist() == [7, 8, 5, 6]  # the next places in their layers
+    assert torch.equal(more.positions[:21], layout.positions) and more.take(torch.arange(25)).layers == 2
+    with pytest.raises(ValueError, match=r"the layers \[3, 0\] has an empty layer"):
+        Layout.feedforward((3, 0), 2, {"a": 1})
+
+
+def test_first_weights_are_he_normal_by_the_layer_that_is_read():
+    urn = URN(Layout.feedforward((60, 50), 40, {"a": 30}), 3, generator=torch.Generator().manual_seed(0))
+    z = urn.layout.layer
+    for to, senders in ((1, 40), (2, 60), (3, 50)):
+        block = urn.W.data[z == to][:, z == to - 1]
+        assert float(block.std()) == pytest.approx(math.sqrt(2 / senders), rel=0.05)
+    assert torch.equal(urn.W != 0, blocks(urn))
+
+
+def test_only_plain_networks_as_deep_as_their_layers_are_feedforward():
+    for iterations, update in ((4, "plain"), (3, "residual_both")):
+        with pytest.raises(ValueError, match="2 layers need the rule plain and 3 iterations"):
+            URN(Layout.feedforward(WIDTHS, D_IN, PORTS), iterations, update)
+
+
+# Answers, gradients, steps ------------------------------------------------------------------------------------------
+
+
+def test_answers_and_gradients_are_those_of_the_mlp_before_and_after_a_claim():
+    accumulation = store()
+    for task in PORTS:
+        urn, _ = accumulation.worker(task, RULE, torch.Generator().manual_seed(3))
+        urn.b.data[~urn.fixed] += 0.05
+        mlp, x, port = mlp_of(urn, task), batch(), urn.layout.ports[task]
+        out, activity = urn.forward_with_activity(x, task, (0.0, 0.3, 0.3))
+        hidden = [mlp[:2](x), mlp[:4](x)]
+        torch.testing.assert_close(out, mlp(x), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(urn.states(x, task)[-1][:, port], mlp(x), rtol=1e-12, atol=1e-12)
+        layer = urn.layout.layer
+        free = [~urn.fixed[layer == z] for z in (1, 2)]
+        price = sum(0.3 * h[:, f].sum() for h, f in zip(hidden, free, strict=True))
+        torch.testing.assert_close(activity, price, rtol=1e-12, atol=1e-12)
+        (out.square().sum() + activity).backward()
+        (mlp(x).square().sum() + price).backward()
+        sets = [(layer == z).nonzero().flatten() for z in range(3)] + [port]
+        for k, (before, now) in enumerate(pairwise(sets)):
+            train = ~urn.fixed[now]
+            found, wanted = urn.W.grad[now[:, None], before], mlp[2 * k].weight.grad
+            torch.testing.assert_close(found[train], wanted[train], rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(urn.b.grad[now][train], mlp[2 * k].bias.grad[train], rtol=1e-10, atol=1e-10)
+        assert not urn.W.grad[~blocks(urn)].any()
+        claim_half(accumulation, task)
+    assert len(accumulation.claimed) and len(accumulation.free)
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_a_gradient_in_memory_used_again_is_the_fresh_one(every):
+    urn = URN(Layout.feedforward(WIDTHS, D_IN, {"a": 3}), 3, generator=torch.Generator().manual_seed(0))
+    for step, switch in enumerate((not every, every, every)):
+        x = batch(dtype=torch.float32) + step
+        found = []
+        for urn.recycle_gradient in (True, False):
+            urn.W.grad = None
+            out, _ = urn.forward_with_activity(x, None, (0.0,) * 4, every=switch)
+            out.square().sum().backward()
+            found.append(urn.W.grad.clone())
+        assert torch.equal(*found) and found[0].any()
+
+
+@pytest.mark.parametrize("base", ["adam", "adamw", "sgd"])
+def test_a_proximal_step_is_the_mlps_own_and_leaves_all_else_at_zero(base):
+    accumulation = store(gain=1.5)
+    claim_half(accumulation, "a")
+    urn, _ = accumulation.worker("b", RULE, torch.Generator().manual_seed(4))
+    mlp, fixed, before = mlp_of(urn, "b"), urn.fixed, urn.W.data.clone()
+    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[base]
+    theirs = make(mlp.parameters(), lr=0.01, weight_decay=0.1)
+    ours = Proximal(urn, base, 0.01, weight_decay=0.1)
+    layer, x = urn.layout.layer, batch()
+    sets = [(layer == z).nonzero().flatten() for z in range(3)] + [urn.layout.ports["b"]]
+    for _ in range(3):
+        for optimizer, out in ((ours, urn(x, "b")), (theirs, mlp(x))):
+            optimizer.zero_grad()
+            out.square().sum().backward()
+            optimizer.step()
+        for k, (frm, to) in enumerate(pairwise(sets)):  # the MLP's claimed rows are put back
+            mlp[2 * k].weight.data[fixed[to]] = before[to[:, None], frm][fixed[to]]
+            mlp[2 * k].bias.data[fixed[to]] = urn.b.data[to][fixed[to]]
+    assert torch.equal(urn.W.data[fixed], before[fixed]) and not torch.equal(urn.W.data, before)
+    assert not urn.W.data[~blocks(urn)].any()
+    for k, (frm, to) in enumerate(pairwise(sets)):
+        torch.testing.assert_close(urn.W.data[to[:, None], frm], mlp[2 * k].weight.data, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["subgradient", "prox_adam", "prox_decoupled"])
+def test_penalties_act_on_the_blocks_as_they_do_on_whole_rows(method):
+    """The same network without the knowledge of its layers, with the pattern as an ordinary support."""
+    layered = URN(Layout.feedforward(WIDTHS, D_IN, {"a": 3}), 3, generator=torch.Generator().manual_seed(0))
+    plain = Layout(layered.layout.positions, layered.layout.inputs, layered.layout.ports)
+    whole = URN(plain, 3, support=blocks(layered), generator=torch.Generator())
+    whole.become(plain, layered.W.data.clone(), layered.b.data.clone())
+    x = batch(dtype=torch.float32)
+    for urn in (layered, whole):
+        optimizer = Proximal(urn, "adam", 0.01, penalty=Penalty(method, 0.02))
+        for _ in range(4):
+            optimizer.zero_grad()
+            urn(x).square().sum().backward()
+            if urn is whole:
+                urn.W.grad[:4] = 0  # it lets the inputs read; nothing there may exist
+            optimizer.step()
+    torch.testing.assert_close(layered.W.data, whole.W.data, rtol=1e-5, atol=1e-6)
+
+
+# Claims and files -----------------------------------------------------------------------------------------------------
+
+
+def test_claimed_neurons_keep_their_layer_and_old_answers_their_bits():
+    accumulation = store(torch.float32)
+    claim_half(accumulation, "a")
+    x = batch(dtype=torch.float32)
+    answers, owner = accumulation.network("a")(x, "a"), accumulation.owner.clone()
+    accumulation.grow(2)
+    claim_half(accumulation, "b")
+    assert torch.equal(accumulation.network("a")(x, "a"), answers)
+    assert torch.equal(accumulation.owner[: len(owner)] == 0, owner == 0) and (accumulation.owner == 1).any()
+    W, _ = accumulation.full()
+    z = accumulation.layout.layer
+    assert W.any() and not W[z[:, None] != z + 1].any()
+    copy = Accumulation.from_state_dict(accumulation.state_dict())
+    assert copy.layout.layers == 2 and torch.equal(copy.network("b")(x, "b"), accumulation.network("b")(x, "b"))
+
+
+def test_room_is_wanted_in_every_layer():
+    accumulation = store()
+    assert accumulation.missing() <= 0
+    accumulation.owner[accumulation.layout.layer == 1] = 0
+    assert accumulation.missing() == 2 * 1  # one neuron in each of two layers
+    accumulation.grow(1)
+    assert accumulation.missing() <= 0 and len(accumulation.free) == 5 + 2
+
+
+# Curricula ------------------------------------------------------------------------------------------------------------
+
+
+def curriculum(folder, *overrides: str) -> Curriculum:
+    (folder / "layered.yaml").write_text(YAML)
+    return load(folder / "layered.yaml", overrides)
+
+
+def test_what_follows_from_layers_is_in_the_resolved_curriculum(tmp_path):
+    made = curriculum(tmp_path)
+    network = made.network
+    assert (network.iterations, network.update, network.inputs_receive) == (3, "plain", False)
+    assert all(task.iterations == 3 for task in made.tasks)
+    (tmp_path / "again.yaml").write_text(dump(made))
+    assert load(tmp_path / "again.yaml") == made
+
+
+@pytest.mark.parametrize("learner", ["neural_pruning", "naive"])
+def test_a_run_keeps_to_its_layers_and_reports_them_as_levels(tmp_path, monkeypatch, learner):
+    monkeypatch.setattr(Session, "_draw", lambda *_: None)
+    folder = run(
+        curriculum(tmp_path, f"learner.name={learner}"),
+        out=tmp_path,
+        data=write_data(tmp_path / "data", negatives=True),
+        command=["nesa"],
+    )
+    log = events(folder)
+    state = torch.load(folder / "tasks" / "six" / "checkpoint.pt", weights_only=True)["learner"]
+    if learner == "naive":
+        z = make_layout(load(folder / "curriculum.yaml"), _sizes(5, 6)).layer
+        assert state["W"].any() and not state["W"][z[:, None] != z + 1].any()
+        return
+    accumulation = Accumulation.from_state_dict(state)
+    z = accumulation.layout.layer[accumulation.stored]
+    assert accumulation.W.any() and not accumulation.W[z[:, None] != z + 1].any()
+    for k, event in enumerate(event for event in log if event["event"] == "task_claimed"):
+        claimed = accumulation.layout.layer[accumulation.owner == k]
+        widths = [int((claimed == level).sum()) for level in (1, 2)]
+        assert event["levels_claimed"][:2] == widths and (k or min(widths) > 0) and event["depth_graph"] == 3
+        assert event["feedforward_share"] == 1.0
+    assert event["neurons_reused"] > 0
+    finished = next(event for event in log if event["event"] == "run_finished")
+    assert finished["bwt"] == 0
+
+
+def _sizes(*classes: int) -> list:
+    from types import SimpleNamespace
+
+    names, x = ("five", "six"), SimpleNamespace(x=torch.zeros(1, 64))
+    return [SimpleNamespace(name=name, classes=n, train=x) for name, n in zip(names, classes, strict=True)]
