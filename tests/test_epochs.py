@@ -55,9 +55,9 @@ class Often(NeuralPruning):
         super().__init__(*args, window=31, **options)
 
 
-def long(place: Path) -> Curriculum:
+def long(place: Path, *overrides: str) -> Curriculum:
     """Two tasks of 4 epochs of 72 steps, that need hidden neurons and silence many of them."""
-    given = small_run.curriculum(place, tasks=("five", "six"))
+    given = small_run.curriculum(place, *overrides, tasks=("five", "six"))
     return replace(given, tasks=tuple(changed(task) for task in given.tasks))
 
 
@@ -132,6 +132,18 @@ def test_it_goes_on_from_what_was_kept_to_the_same_bits(place, tmp_path, moment,
     folder = stopped(place, tmp_path / "run", moment)
     assert resumed(place, folder) == steps
     same(folder, place / "whole")
+
+
+def test_a_feedforward_network_goes_on_to_the_same_bits(place, tmp_path):
+    """Its moments condense layer by layer; synapses that may not exist take no part."""
+    layered = long(place, "network.grid=null", "network.layers=[30, 20]")
+    run(layered, out=tmp_path, name="whole", data=place / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, "step 150", interrupt)  # two epochs are done and condensed, and kept was step 144
+        with pytest.raises(KeyboardInterrupt):
+            run(layered, out=tmp_path, name="run", data=place / "data", progress=Ear())
+    assert resumed(place, tmp_path / "run") == 2 * TASK - 144
+    same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_compaction_has_dropped_neurons_and_its_window_was_open(place, tmp_path):

@@ -192,6 +192,29 @@ def test_penalties_act_on_the_blocks_as_they_do_on_whole_rows(method):
     torch.testing.assert_close(layered.W.data, whole.W.data, rtol=1e-5, atol=1e-6)
 
 
+def test_moments_condense_in_each_block_by_itself():
+    """Where nothing but a block's own sums is known of it, the estimate is Adafactor's for that block alone."""
+    urn = URN(Layout.feedforward(WIDTHS, D_IN, {"a": 3}), 3, generator=torch.Generator().manual_seed(0))
+    optimizer, exists = Proximal(urn, "adam", 0.01, penalty=Penalty("prox_decoupled", 2.0)), blocks(urn)
+    for _ in range(3):
+        optimizer.zero_grad()
+        urn(batch(dtype=torch.float32)).square().sum().backward()
+        optimizer.step()
+    moment, zero = optimizer.state[urn.W]["exp_avg_sq"], urn.W.data == 0
+    before = moment.clone()
+    assert (zero & exists).any() and (~zero & exists).any()
+    for _ in range(2):  # a second time changes nothing but the estimates' last bits and what they sum to
+        optimizer.condense()
+        assert torch.equal(moment[~zero], before[~zero])
+        for z in (1, 2, 3):
+            rows, columns = (urn.layout.layer == z).nonzero().flatten(), (urn.layout.layer == z - 1).nonzero().flatten()
+            old, new = before[rows[:, None], columns], moment[rows[:, None], columns]
+            estimate = old.sum(1)[:, None] * old.sum(0) / old.sum()
+            at = zero[rows[:, None], columns]
+            torch.testing.assert_close(new[at], estimate[at])
+        before = moment.clone()
+
+
 # Claims and files -----------------------------------------------------------------------------------------------------
 
 
