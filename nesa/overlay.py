@@ -18,7 +18,7 @@ from nesa import document
 from nesa.document import Node, Place, join, show
 from nesa.errors import Problem, UserError
 
-MAX_NAME = 255  # characters of a file named in a file; more would fill the screen as an error
+MAX_NAME = 4095  # characters of a file named in a file: the longest path of an operating system
 MAX_EXTENDS = 8
 COMMAND_LINE = "command line"
 
@@ -68,7 +68,9 @@ def _extended(path: Path, text: str, chain: tuple[Path, ...], problems: list[Pro
     try:
         text = document.text(target)
     except UserError as error:
-        problems.append(link.place.problem("extends", f"{target}: {error}"))
+        name = str(target)  # its end says more than its beginning, and all of it may fill the screen
+        name = name if len(name) <= 200 else f"...{name[-197:]}"
+        problems.append(link.place.problem("extends", f"{name}: {error}"))
         return root
     base = _extended(target, text, (*chain, resolved), problems)
     return root if base is None else merge(base, root)
