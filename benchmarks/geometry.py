@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 from rows import study
+from spheres import Data
 from torch import Tensor, nn
 
 from nesa.tasks import DataDirs, load
@@ -67,18 +68,6 @@ class Setting:
     hidden: int = 0
     radius: int = 0
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Data:
-    """Normalised x (n, D_in) and y (n,)."""
-
-    x: Tensor
-    y: Tensor
-    val_x: Tensor
-    val_y: Tensor
-    test_x: Tensor
-    test_y: Tensor
 
 
 @functools.cache
