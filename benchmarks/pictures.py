@@ -5,7 +5,8 @@
     sizes    active neurons and depth against S and I
     phase    neurons, depth and accuracy over the prices of weight and activity
     length   accuracy, synapses and locality against the price of length
-    claim    NESA's claim: accuracy with and without what is reused, depth, neurons, for every seed
+    claim    NESA's claim: accuracy with and without what is reused, depth, neurons, for every seed; the last task after
+             the curriculum, from scratch, and after random structure
 
 Each is a PNG in docs/results, under 300 KB. A figure whose rows are not there yet is left out, and said.
 """
@@ -109,15 +110,16 @@ def length() -> Figure | None:
 
 def claim() -> Figure | None:
     """NESA's claim at a glance: a line or a bar a seed, task by task."""
-    rows = Rows.of("nesa").where(condition="main", keys="") if (FOLDER / "nesa.csv").exists() else []
+    of_study = Rows.of("nesa")
+    rows = of_study.where(condition="main", keys="") if of_study.rows else []
     if not rows:
         return None
     tasks = [row["task"] for row in sorted(rows, key=lambda row: int(row["place"])) if row["seed"] == rows[0]["seed"]]
     seeds = sorted({row["seed"] for row in rows}, key=int)
     by_seed = [[row for task in tasks for row in rows if (row["seed"], row["task"]) == (seed, task)] for seed in seeds]
     x, width = np.arange(len(tasks)), 0.8 / len(seeds)
-    figure = Figure((11, 3.6), layout="constrained")
-    scores, depths, neurons = figure.subplots(1, 3)
+    figure = Figure((9.6, 7), layout="constrained")
+    (scores, depths), (neurons, bought) = figure.subplots(2, 2)
     for at, of in enumerate(by_seed):
         place = x + (at - (len(seeds) - 1) / 2) * width
         scores.bar(place, 100 * column(of, "accuracy_test"), 0.9 * width, color="#3f90da")
@@ -137,8 +139,25 @@ def claim() -> Figure | None:
     depths.legend(fontsize="small")
     neurons.set(title="hidden neurons: newly claimed (orange),\nread from earlier tasks (sand)", ylim=(0, None))
     for ax in (scores, depths, neurons):
-        ax.title.set_fontsize(9.5)
         ax.set_xticks(x, tasks)
+    for condition, colour, marker, label in (
+        ("main", "#e76300", "o", "after the curriculum"),
+        ("alone-" + tasks[-1], "#3f90da", "s", "from scratch"),
+        ("random", "#717581", "^", "after random structure"),
+    ):
+        last = of_study.where(condition=condition, keys="", task=tasks[-1])
+        if last:
+            test = 100 * column(last, "accuracy_test")
+            bought.plot(column(last, "neurons_claimed"), test, marker, color=colour, label=label, markersize=8)
+    bought.set(
+        title=f"{tasks[-1]}: test accuracy (%)\nagainst the new neurons it cost",
+        xlim=(0, None),
+        xlabel="newly claimed hidden neurons",
+    )
+    bought.margins(y=0.4)
+    bought.legend(fontsize="small")
+    for ax in (scores, depths, neurons, bought):
+        ax.title.set_fontsize(9.5)
         ax.grid(axis="y", alpha=0.3)
         ax.set_axisbelow(True)
     return figure

@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 import geometry
+import intervals
+import pytest
+import small_run
 import spheres
 import torch
 from torch import nn
 
+from nesa.accumulation import Accumulation
+from nesa.checkpoint import load_checkpoint
+from nesa.curriculum import load
+from nesa.progress import Progress
+from nesa.run import load_tasks
+from nesa.tables import read_accumulation
 from urn.embedding import embed
 
 
@@ -96,3 +105,17 @@ def test_a_run_of_each_study_gives_a_row(monkeypatch):
         row = geometry.row(s)
         assert set(geometry.MEASURES) | {"seconds"} == row.keys()
         assert row["accuracy_test"] > 0 and (s.model == "linear" or row["named_same"] == 1300)
+
+
+def test_depths_of_all_images_are_those_of_the_run_and_resamples_lie_around_them(tmp_path):
+    folder = small_run.train(tmp_path, "run")
+    curriculum = load(folder / "curriculum.yaml")
+    accumulation = Accumulation.from_state_dict(load_checkpoint(folder, "ten")["learner"])
+    tasks = load_tasks(curriculum, tmp_path / "data", Progress())[0]
+    for data, row in zip(tasks, read_accumulation(folder), strict=True):
+        draws = intervals.counts(len(data.val), 50, torch.Generator().manual_seed(0)).double()
+        assert bool((draws.sum(1) == len(data.val)).all()) and bool((draws[0] == 1).all())
+        found = intervals.depths(accumulation, data, curriculum.learner.margin, draws)
+        measured = [float(row[f"depth_{name}"]) for name in intervals.MEASURES]
+        assert found[0].tolist() == pytest.approx(measured)
+        assert found[1:, 1].min() < found[0, 1] < found[1:, 1].max() and found[:, 2].unique().numel() == 1
