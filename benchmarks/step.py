@@ -56,6 +56,23 @@ def rates(n: int, device: torch.device) -> tuple[float, float]:
     return product, copy
 
 
+def products(S: int, B: int, device: torch.device) -> dict[str, float]:
+    """Seconds of a product (B, S) x (S, S) by the type of its factors; on a CPU also with W laid out beforehand as the
+    library's bfloat16 kernel wants it, which a step would have to do anew: W has changed."""
+    N, W = torch.randn(B, S, device=device), torch.randn(S, S, device=device)
+    found = {}
+    for name in ("float32", "bfloat16", "float16"):
+        n, w = (part.to(getattr(torch, name)) for part in (N, W))
+        found[name] = median_of(lambda n=n, w=w: n @ w.T, 9, device)
+    if device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        n, w = N.bfloat16(), W.bfloat16()
+        packed = torch.ops.mkldnn._reorder_linear_weight(w, B)
+        found["packing W"] = median_of(lambda: torch.ops.mkldnn._reorder_linear_weight(w, B), 9, device)
+        multiply = torch.ops.mkldnn._linear_pointwise
+        found["bfloat16, W packed"] = median_of(lambda: multiply(n, packed, None, "none", [], ""), 9, device)
+    return found
+
+
 def batch(B: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(B, D_IN, device=device), torch.randint(D_OUT, (B,), device=device)
 
@@ -127,6 +144,8 @@ def main() -> None:
     used = "bfloat16" if multiply_in(args.precision, device) else "float32"
     print(f"S {S}, B {B}, I {I}, {where}, torch {torch.__version__}; our products in {used}")
     print(f"machine: {product / 1e9:.0f} GFLOP/s float32 product, {copy / 1e9:.1f} GB/s copy (read + written)")
+    if args.precision != "float32":
+        print("products: " + ", ".join(f"{what} {t * 1e3:.1f} ms" for what, t in products(S, B, device).items()))
     print(f"literal step            {literal * 1e3:8.1f} ms")
     print(
         f"dense step              {ours * 1e3:8.1f} ms   {literal / ours:6.2f} x faster, {ours / floor:.2f} x its floor"
