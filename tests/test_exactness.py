@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import itertools
 import runpy
-import warnings
 from pathlib import Path
 
+import avalanche_run
 import pytest
 import torch
-from torch import nn
+from avalanche_run import Naive, experiences
 
 from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation, Rule
@@ -23,15 +23,6 @@ from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
 from urn.updates import UPDATES
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from avalanche.benchmarks import benchmark_from_datasets, with_task_labels
-    from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
-    from avalanche.benchmarks.utils.data_attribute import TaskLabels
-    from avalanche.benchmarks.utils.flat_data import ConstantSequence
-    from avalanche.training.plugins import EvaluationPlugin
-    from avalanche.training.supervised import Naive
 
 CLASSES = {"five": 5, "six": 6, "ten": 10}
 D_IN, N_TRAIN, I = 8, 30, 3
@@ -61,27 +52,7 @@ def clouds(k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return 2 + centres[y] * sign[:, None] + 0.2 * torch.randn(N_TRAIN, D_IN, generator=generator), y
 
 
-class Rows(torch.utils.data.Dataset):
-    def __init__(self, x, y):
-        self.x, self.y, self.targets = x, y, y.tolist()
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, i):
-        return self.x[i], self.targets[i]
-
-
-def stream() -> list:
-    datasets = []
-    for k in range(len(CLASSES)):
-        rows = Rows(*clouds(k))
-        labels = [DataAttribute(rows.targets, "targets"), TaskLabels(ConstantSequence(k, len(rows)))]
-        datasets.append(AvalancheDataset([rows], data_attributes=labels))
-    return list(with_task_labels(benchmark_from_datasets(train=datasets)).train_stream)
-
-
-STREAM = stream()
+STREAM = experiences([clouds(k) for k in range(len(CLASSES))], [(k,) for k in range(len(CLASSES))])
 PROBES = [clouds(k)[0][:17] for k in range(len(CLASSES))]
 
 
@@ -99,17 +70,7 @@ def learner(optimizer="adam", update="residual_both", inputs_receive=True, penal
 
 
 def naive(model: AccumulatingURN, plugin: NeuralPruning, optimizer: torch.optim.Optimizer) -> Naive:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it misses loggers
-        return Naive(
-            model=model,
-            optimizer=optimizer,
-            criterion=nn.CrossEntropyLoss(),
-            train_mb_size=15,
-            train_epochs=2,
-            evaluator=EvaluationPlugin(),
-            plugins=[plugin],
-        )
+    return avalanche_run.naive(model, [plugin], optimizer, size=15, epochs=2)
 
 
 def answers(model: AccumulatingURN, k: int) -> torch.Tensor:

@@ -6,10 +6,11 @@ Old answers are held in test_exactness.py, the store in test_accumulation.py.
 from __future__ import annotations
 
 import math
-import warnings
 
+import avalanche_run
 import pytest
 import torch
+from avalanche_run import Naive, experiences
 from torch import nn
 
 from nesa.accumulating import MIXED, AccumulatingURN
@@ -21,27 +22,8 @@ from urn.geometry import Layout
 from urn.optim import Proximal
 from urn.penalties import Penalty
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from avalanche.benchmarks import benchmark_from_datasets, with_task_labels
-    from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
-    from avalanche.benchmarks.utils.data_attribute import TaskLabels
-    from avalanche.training.plugins import EvaluationPlugin
-    from avalanche.training.supervised import Naive
-
 D_IN, B, EPOCHS = 6, 10, 3
 WIDTHS = {"a": 3, "b": 4}
-
-
-class Rows(torch.utils.data.Dataset):
-    def __init__(self, x, y):
-        self.x, self.y, self.targets = x, y, y.tolist()
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, i):
-        return self.x[i], self.targets[i]
 
 
 def samples(k: int, n: int = 60, dtype=torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,13 +36,7 @@ def samples(k: int, n: int = 60, dtype=torch.float32) -> tuple[torch.Tensor, tor
 
 def stream(labels=((0,), (1,)), dtype=torch.float32) -> list:
     """Experiences with the given task labels; k-th data for the k-th experience."""
-    datasets = []
-    for k, label in enumerate(labels):
-        rows = Rows(*samples(k % 2, dtype=dtype))
-        each = [label[i % len(label)] for i in range(len(rows))]
-        attributes = [DataAttribute(rows.targets, "targets"), TaskLabels(each)]
-        datasets.append(AvalancheDataset([rows], data_attributes=attributes))
-    return list(with_task_labels(benchmark_from_datasets(train=datasets)).train_stream)
+    return experiences([samples(k % 2, dtype=dtype) for k in range(len(labels))], labels)
 
 
 def model(dtype=torch.float32, I: int = 3, S: int = 45) -> AccumulatingURN:
@@ -75,17 +51,8 @@ def plugin(**options) -> NeuralPruning:
 
 
 def naive(urn: AccumulatingURN, plugins, optimizer=None, epochs: int = EPOCHS) -> Naive:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it misses loggers
-        return Naive(
-            model=urn,
-            optimizer=optimizer or torch.optim.Adam(urn.parameters(), 0.01),
-            criterion=nn.CrossEntropyLoss(),
-            train_mb_size=B,
-            train_epochs=epochs,
-            evaluator=EvaluationPlugin(),
-            plugins=plugins,
-        )
+    optimizer = optimizer or torch.optim.Adam(urn.parameters(), 0.01)
+    return avalanche_run.naive(urn, plugins, optimizer, size=B, epochs=epochs)
 
 
 class Notes(SupervisedPlugin):
