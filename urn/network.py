@@ -28,7 +28,7 @@ class URN(nn.Module):
     other neurons (in the paper they may; here not unless asked, because several tasks share one network).
     gain: factor on the He-normal standard deviation sqrt(2 / S). support: optional (S, S) bool, the synapses that may
     exist; all others are held at exactly zero by `hold`. A feedforward layout has a support of its own, runs `plain`
-    for layers + 1 iterations, and computes only layer l at iteration l: it costs what a multi-layer perceptron costs.
+    for layers + 1 iterations, and computes only layer l at iteration l: the products of a multi-layer perceptron.
 
     Parameters W (S, S) and b (S,). `become` declares rows that training must not change and `hold` puts them back by
     value, so that no optimiser can move them. `recycle_gradient = True` keeps the memory of W's gradient from step to

@@ -232,8 +232,8 @@ def _room(W: Tensor) -> int:
 
 
 def _blocks(urn: URN) -> list[Block]:
-    """The blocks of W that train. In a feedforward network those of its layers, so that a step costs what it costs in
-    a multi-layer perceptron; what lies outside is zero and stays so. Otherwise whole rows."""
+    """The blocks of W that train. In a feedforward network those of its layers: what lies outside is zero and
+    stays so. Otherwise whole rows."""
     neurons, layer = urn.share.neurons, urn.layout.layer
     train = ~urn.fixed[neurons]
     if urn.layout.layers is None:
