@@ -140,22 +140,23 @@ def claim() -> Figure | None:
     neurons.set(title="hidden neurons: newly claimed (orange),\nread from earlier tasks (sand)", ylim=(0, None))
     for ax in (scores, depths, neurons):
         ax.set_xticks(x, tasks)
-    for condition, colour, marker, label in (
-        ("main", "#e76300", "o", "after the curriculum"),
-        ("alone-" + tasks[-1], "#3f90da", "s", "from scratch"),
-        ("random", "#717581", "^", "after random structure"),
+    for condition, keys, colour, marker, fill, label in (
+        ("main", "", "#e76300", "o", "full", "after the curriculum"),
+        ("share-100", "penalties.activity=4e-4", "#e76300", "o", "none", "the same, activity cheaper"),
+        ("alone-" + tasks[-1], "", "#3f90da", "s", "full", "from scratch"),
+        ("alone-" + tasks[-1], "penalties.activity=3e-3", "#3f90da", "s", "none", "the same, activity dearer"),
+        ("random", "", "#717581", "^", "full", "after random structure"),
     ):
-        last = of_study.where(condition=condition, keys="", task=tasks[-1])
-        if last:
-            test = 100 * column(last, "accuracy_test")
-            bought.plot(column(last, "neurons_claimed"), test, marker, color=colour, label=label, markersize=8)
+        last = of_study.where(condition=condition, keys=keys, task=tasks[-1])
+        cost, test = column(last, "neurons_claimed"), 100 * column(last, "accuracy_test")
+        bought.plot(cost, test, marker, color=colour, fillstyle=fill, label=label if last else None, markersize=8)
     bought.set(
         title=f"{tasks[-1]}: test accuracy (%)\nagainst the new neurons it cost",
         xlim=(0, None),
         xlabel="newly claimed hidden neurons",
     )
     bought.margins(y=0.4)
-    bought.legend(fontsize="small")
+    bought.legend(fontsize="small", loc="lower right")
     for ax in (scores, depths, neurons, bought):
         ax.title.set_fontsize(9.5)
         ax.grid(axis="y", alpha=0.3)
