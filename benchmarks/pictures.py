@@ -77,7 +77,8 @@ def phase() -> Figure | None:
         image = ax.imshow(grid, origin="lower", cmap="viridis", aspect="auto")
         for (i, j), value in np.ndenumerate(grid):
             if np.isfinite(value):
-                ax.text(j, i, f"{value:.3g}", ha="center", va="center", color="w", fontsize=8)
+                ink = "black" if image.norm(value) > 0.6 else "white"
+                ax.text(j, i, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=8)
         ax.set_xticks(range(len(activities)), [f"{value:g}" for value in activities])
         ax.set_yticks(range(len(weights)), [f"{value:g}" for value in weights])
         ax.set(title=title, xlabel="price of activity", ylabel="price of weight")
