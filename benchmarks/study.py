@@ -56,7 +56,10 @@ from urn.penalties import early_loss, early_readouts
 
 CURRICULUM = Path(__file__).resolve().parent.parent / "curricula" / "vision.yaml"
 RIVALS = ("naive", "ewc", "replay", "lwf", "joint")
-STRENGTH = {"ewc": {"lambda": 1e5}, "replay": {"memory": 2000}}  # the defaults of both hardly differ from naive
+STRENGTH = {  # the defaults of both hardly differ from naive
+    "ewc": ("learner.params.lambda=1e5",),
+    "replay": ("learner.params.memory=2000",),
+}
 MEASURED = (
     "neurons_claimed",
     "neurons_total",
@@ -107,8 +110,8 @@ class Study:
         elif condition == "shuffled":
             self.learn(condition, self.curriculum, [*map(self.shuffled, self.tasks[:last]), self.tasks[last]])
         elif condition in RIVALS:
-            learner = replace(self.curriculum.learner, name=condition, params=STRENGTH.get(condition, {}))
-            self.learn(condition, replace(self.curriculum, learner=learner), self.tasks)
+            keys = [f"learner.name={condition}", *STRENGTH.get(condition, ())]
+            self.learn(condition, load(CURRICULUM, [*self.keys, f"seed={self.seed}", *keys]), self.tasks)
         elif condition == "random":
             self.learn(condition, self.curriculum, self.tasks, last, randomised(self.before(last), self.seed))
         elif name == "healed":
