@@ -157,7 +157,7 @@ def claim() -> Figure | None:
         xlabel="newly claimed hidden neurons",
     )
     bought.margins(y=0.4)
-    bought.legend(fontsize="small", loc="lower right")
+    bought.legend(fontsize="small", loc="lower left")
     for ax in (scores, depths, neurons, bought):
         ax.title.set_fontsize(9.5)
         ax.grid(axis="y", alpha=0.3)
