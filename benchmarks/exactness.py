@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import warnings
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from avalanche_run import experiences, naive
 
 from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation, Rule
@@ -27,15 +26,6 @@ from urn.geometry import Layout
 from urn.optim import Proximal
 from urn.penalties import Penalty
 from urn.updates import UPDATES
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from avalanche.benchmarks import benchmark_from_datasets, with_task_labels
-    from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
-    from avalanche.benchmarks.utils.data_attribute import TaskLabels
-    from avalanche.benchmarks.utils.flat_data import ConstantSequence
-    from avalanche.training.plugins import EvaluationPlugin
-    from avalanche.training.supervised import Naive
 
 CLASSES = [3, 4, 5, 6, 7, 4]  # the last task is the one that diverges
 NAMES = [f"task{k}" for k in range(len(CLASSES))]
@@ -53,57 +43,25 @@ OPTIMIZERS: dict[str, Callable[[AccumulatingURN, float], torch.optim.Optimizer]]
 }
 
 
-class Clouds(torch.utils.data.Dataset):
+def clouds(k: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """N samples of task k: two opposite clouds a class around a common point off the origin."""
-
-    def __init__(self, k: int, seed: int):
-        generator = torch.Generator().manual_seed(1000 * seed + k)
-        y = torch.arange(N) % CLASSES[k]
-        sign = 1.0 - 2 * (torch.arange(N) // CLASSES[k] % 2)
-        centres = torch.randn(CLASSES[k], D_IN, generator=generator)
-        self.x = 2 + centres[y] * sign[:, None] + 0.2 * torch.randn(N, D_IN, generator=generator)
-        self.y, self.targets = y, y.tolist()
-
-    def __len__(self) -> int:
-        return N
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
-        return self.x[i], self.targets[i]
-
-
-def stream(tasks: list[Clouds]) -> list:
-    datasets = []
-    for k, data in enumerate(tasks):
-        labels = [DataAttribute(data.targets, "targets"), TaskLabels(ConstantSequence(k, N))]
-        datasets.append(AvalancheDataset([data], data_attributes=labels))  # type: ignore[list-item]
-    return list(with_task_labels(benchmark_from_datasets(train=datasets)).train_stream)
-
-
-def strategy(model: AccumulatingURN, plugin: NeuralPruning, optimizer: torch.optim.Optimizer) -> Naive:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it misses loggers
-        return Naive(
-            model=model,
-            optimizer=optimizer,
-            criterion=nn.CrossEntropyLoss(),
-            train_mb_size=B,
-            train_epochs=EPOCHS,
-            evaluator=EvaluationPlugin(),
-            plugins=[plugin],
-        )
+    generator = torch.Generator().manual_seed(1000 * seed + k)
+    y = torch.arange(N) % CLASSES[k]
+    sign = 1.0 - 2 * (torch.arange(N) // CLASSES[k] % 2)
+    centres = torch.randn(CLASSES[k], D_IN, generator=generator)
+    return 2 + centres[y] * sign[:, None] + 0.2 * torch.randn(N, D_IN, generator=generator), y
 
 
 @torch.no_grad()
-def answers(model: AccumulatingURN, tasks: list[Clouds], k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def answers(model: AccumulatingURN, x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Task k's logits through the model that is being trained, and through its stored network."""
-    x = tasks[k].x[:17]
     return model(x, k), model.accumulation.network(k)(x)
 
 
 def combination(optimizer: str, update: str, compaction: bool, seed: int) -> list[str]:
     """What is wrong after the five tasks and the diverging sixth; empty when every promise holds."""
     torch.manual_seed(seed)  # Avalanche's loader shuffles with the global generator
-    tasks, wrong = [Clouds(k, seed) for k in range(len(CLASSES))], []
+    tasks, wrong = [clouds(k, seed) for k in range(len(CLASSES))], []
     layout = Layout.flat(S, D_IN, dict(zip(NAMES, CLASSES, strict=True)))
     model = AccumulatingURN(Accumulation(layout), Rule(I, update, "linear"))
     plugin = NeuralPruning(
@@ -113,32 +71,32 @@ def combination(optimizer: str, update: str, compaction: bool, seed: int) -> lis
         heal_epochs=1,
         window=2,
         compaction=compaction,
-        validation=lambda experience: (tasks[experience.current_experience].x, tasks[experience.current_experience].y),
+        validation=lambda experience: tasks[experience.current_experience],
         report=lambda name, fields: None,
     )
-    train = strategy(model, plugin, OPTIMIZERS[optimizer](model, 0.01))
-    references: list[torch.Tensor] = []
+    train = naive(model, [plugin], OPTIMIZERS[optimizer](model, 0.01), B, EPOCHS)
+    probes, references = [x[:17] for x, _ in tasks], []
 
     def compare(when: str) -> None:
         for j, reference in enumerate(references):
-            for found in answers(model, tasks, j):
+            for found in answers(model, probes[j], j):
                 if not torch.equal(found, reference):
                     wrong.append(f"{NAMES[j]} after {when}")
 
-    experiences = stream(tasks)
-    for k, experience in enumerate(experiences[:-1]):
+    *stream, last = experiences(tasks, [(k,) for k in range(len(tasks))])
+    for k, experience in enumerate(stream):
         if k:
             model.accumulation.grow(GROWTH)
         train.train(experience)
         if not bool((model.accumulation.owner == k).any()):
             wrong.append(f"{NAMES[k]} claims nothing, so nothing is shown")
-        references.append(answers(model, tasks, k)[0])
+        references.append(answers(model, probes[k], k)[0])
         compare(NAMES[k])
     model.accumulation.grow(GROWTH)
     stored = model.accumulation.full()[0]
-    wild = strategy(model, plugin, OPTIMIZERS[optimizer](model, WILD))
+    wild = naive(model, [plugin], OPTIMIZERS[optimizer](model, WILD), B, EPOCHS)
     try:
-        wild.train(experiences[-1])
+        wild.train(last)
         wrong.append("the sixth task did not diverge")
     except RunFailed:
         free = ~model.worker.fixed

@@ -295,8 +295,12 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def _summary(curriculum: Curriculum) -> str:
     net = curriculum.network
-    neurons = f"{net.neurons or 0:,} neurons" if net.grid is None else f"grid {' x '.join(map(str, net.grid))}"
-    neurons = neurons if net.layers is None else f"layers of {', '.join(map(str, net.layers))}"
+    if net.grid is not None:
+        neurons = f"grid {' x '.join(map(str, net.grid))}"
+    elif net.layers is not None:
+        neurons = f"layers of {', '.join(map(str, net.layers))}"
+    else:
+        neurons = f"{net.neurons:,} neurons"
     names = ", ".join(task.name for task in curriculum.tasks)
     plural = "" if len(curriculum.tasks) == 1 else "s"
     learner = curriculum.learner.name

@@ -9,7 +9,6 @@ have, inside a task too (nesa.epochs). Nothing is trained before all data are th
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from nesa.config import Curriculum
 from nesa.curriculum import dump, extended, load
 from nesa.environment import environment
 from nesa.errors import RunFolderError, UserError
+from nesa.estimate import neurons
 from nesa.events import finished
 from nesa.folder import CURRICULUM, new_folder
 from nesa.progress import Progress
@@ -191,10 +191,7 @@ def run_name(curriculum: Curriculum, tasks: Sequence[TaskData]) -> str:
 def check_memory(curriculum: Curriculum, device: torch.device, grown: int = 0) -> None:
     """UserError with the memory that training would need, when this machine does not have it: the kernel would end
     such a run without a word. On a GPU torch itself says so. grown: neurons that a stored network has by now."""
-    network = curriculum.network
-    S = max(network.neurons or math.prod(network.grid or ()), grown)
-    if network.layers is not None:
-        S = max(curriculum.input.channels * math.prod(curriculum.input.size) + sum(network.layers), grown)
+    S = max(curriculum.network.neurons or sum(neurons(curriculum)), grown)
     need, have = TRAINING_COPIES * 4 * S**2, _physical_memory()
     if device.type == "cpu" and need > have:
         raise UserError(

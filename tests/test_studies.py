@@ -6,10 +6,12 @@ from dataclasses import asdict, replace
 
 import geometry
 import intervals
+import paired
 import pytest
 import small_run
 import spheres
 import torch
+from rows import Rows
 from torch import nn
 
 from nesa.accumulation import Accumulation
@@ -119,3 +121,18 @@ def test_depths_of_all_images_are_those_of_the_run_and_resamples_lie_around_them
         measured = [float(row[f"depth_{name}"]) for name in intervals.MEASURES]
         assert found[0].tolist() == pytest.approx(measured)
         assert found[1:, 1].min() < found[0, 1] < found[1:, 1].max() and found[:, 2].unique().numel() == 1
+
+
+def test_conditions_are_compared_by_seed_and_only_where_both_have_it(tmp_path):
+    rows = Rows(tmp_path / "rows.csv")
+    one = {"task": "t", "seconds": 1}
+    for condition, keys, seed, test, claimed in (
+        ("main", "", 0, 0.5, 10), ("main", "", 1, 0.6, 20), ("main", "", 2, 0.9, 90),
+        ("other", "", 0, 0.1, 1), ("other", "a=1", 0, 0.4, 12), ("other", "a=1", 1, 0.58, None),
+    ):  # fmt: skip
+        rows.add(condition=condition, keys=keys, seed=seed, accuracy_test=test, neurons_claimed=claimed, **one)
+    found = paired.differences(rows, "main", "other a=1")
+    assert found == {("t", "accuracy_test"): pytest.approx({"0": 10, "1": 2}), ("t", "neurons_claimed"): {"0": -2}}
+    mean, error = paired.mean_and_error(list(found["t", "accuracy_test"].values()))
+    assert (mean, error) == pytest.approx((6, 4))
+    assert not paired.differences(rows, "main", "none")

@@ -55,9 +55,8 @@ class Proximal(torch.optim.Optimizer):
         self.penalty = penalty or Penalty()
         self.ramp = 1.0
         self._kept: tuple[Penalty, Tensor] | None = None  # the prices of W
-        self._known: tuple | None = None
+        self._known: tuple | None = None  # what `_where` has worked out, and for which network
         self.condensed: dict[str, tuple[Tensor, Tensor] | None] | None = None
-        self._support: Tensor | None = None  # the one that `_known` has been worked out with
         defaults = {"lr": lr, "betas": betas, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__([urn.W, urn.b], defaults)
 
@@ -153,12 +152,12 @@ class Proximal(torch.optim.Optimizer):
         out anew when the network has changed: a step must not wait for the device."""
         urn, device = self.urn, self.urn.W.device
         key = (urn.share, device)  # a network that becomes another one gets a share of its own
-        if self._known is None or self._known[0] != key or self._support is not urn.support:
-            neurons, self._support = urn.share.neurons, urn.support
+        if self._known is None or self._known[0] != key or self._known[1] is not urn.support:
+            neurons = urn.share.neurons
             layout = replace(urn.layout, positions=urn.layout.positions.to(device))
             ranges, blocks = _ranges(~urn.fixed[neurons]), _blocks(urn)
-            self._known, self._kept = (key, (ranges, blocks, layout, neurons.to(device))), None
-        return self._known[1]
+            self._known, self._kept = (key, urn.support, (ranges, blocks, layout, neurons.to(device))), None
+        return self._known[2]
 
     def _price(self, layout: Layout, neurons: Tensor, rows: slice, columns: slice) -> Tensor | float:
         """The price of a block of W, ramped. With synaptic length all prices are kept from step to step where they are
@@ -238,13 +237,12 @@ def _blocks(urn: URN) -> list[Block]:
     train = ~urn.fixed[neurons]
     if urn.layout.layers is None:
         return [(first, last, slice(None), urn.support is not None) for first, last in _ranges(train)]
-    found = [
+    return [
         (*rows, slice(*columns), urn.support is not None and not bool(urn.support[slice(*rows), slice(*columns)].all()))
         for z in range(1, urn.layout.layers + 2)
         for columns in _ranges(layer == z - 1)
         for rows in _ranges(train & (layer[neurons] == z))
     ]
-    return found
 
 
 def _ranges(mask: Tensor) -> list[tuple[int, int]]:

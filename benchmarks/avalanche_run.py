@@ -1,4 +1,4 @@
-"""Avalanche's own Naive strategy and experiences from tensors, for the tests of the plugin outside our loop."""
+"""Avalanche's own Naive strategy and experiences from tensors: the plugin outside our loop, here and in tests."""
 
 from __future__ import annotations
 
