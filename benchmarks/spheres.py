@@ -8,6 +8,8 @@
     paper       the same at the paper's S = 5,000
     iterations  I = 2 to 8, S = 500          } "neither S nor I is indicative of the final structure"
     size        S = 1,000 to 8,000           }
+    hidden      residual output with smaller first weights, or a price of activity that grows with l: is there one
+                hidden layer, as in the paper's figure 4? S = 500, then the paper's S
     phase       weight x activity over powers of ten, residual output, S = 500: neurons, depth, accuracy
 
 Each finished run is a row of docs/results/rows/spheres.csv, for every study that asks for it; rows that are there are
@@ -48,7 +50,8 @@ class Setting:
     """Which run a row is. Penalties: c_W and c_N as in the paper's eq 5, summed over the batch or averaged; `literal`
     charges the activity of all neurons at all l >= 1, as eq 5 does, and not that of hidden ones at l < I alone.
     `inputs_receive`: input neurons are ordinary neurons after l = 0, as in the paper. Shell s lies from
-    inner + s * spacing to that + thickness; all samples are scaled to unit variance."""
+    inner + s * spacing to that + thickness; all samples are scaled to unit variance. gain: factor on the He-normal
+    first weights. growth: activity costs c_N * l ** growth at l; the paper has neither."""
 
     rule: str = "plain"
     S: int = 5000
@@ -63,6 +66,8 @@ class Setting:
     inner: float = 1.0
     spacing: float = 2.0
     thickness: float = 0.5
+    gain: float = 1.0
+    growth: float = 0.0
     lr: float = 7e-4
     epochs: int = 200
     seed: int = 0
@@ -96,12 +101,12 @@ def train(s: Setting, data: Data, compact: bool = True) -> tuple[URN, list[int]]
     compact: neurons that were silent for an epoch are dropped, and those that were silent at some l are not computed
     there until the sets are made again, every RENEW epochs."""
     torch.manual_seed(s.seed)
-    urn = URN(Layout.flat(s.S, D, {PORT: 2}), s.I, s.rule, s.output)
+    urn = URN(Layout.flat(s.S, D, {PORT: 2}), s.I, s.rule, s.output, gain=s.gain)
     if not s.inputs_receive:
         urn.W.data[urn.layout.inputs] = 0
         fixed = torch.zeros(urn.S, dtype=torch.bool).index_fill(0, urn.layout.inputs, True)
         urn.become(urn.layout, urn.W.data, urn.b.data, fixed)
-    penalty = Penalty("subgradient", s.weight, s.activity, s.reduction)
+    penalty = Penalty("subgradient", s.weight, s.activity, s.reduction, s.growth)
     optimizer = Proximal(urn, "adam", s.lr, penalty=penalty)
     urn.recycle_gradient = True
     generator, left = torch.Generator().manual_seed(s.seed), []
@@ -268,7 +273,24 @@ def phase() -> Iterable[Setting]:
             yield replace(TINY, rule="residual_output", weight=weight, activity=activity)
 
 
-STUDIES = {f.__name__: f for f in (choice, small, paper, iterations, size, phase)}
+def hidden() -> Iterable[Setting]:
+    residual = replace(TINY, rule="residual_output")
+    for weight in (5e-7, 5e-6):
+        for gain in (0.03, 0.1, 0.3, 1.0):
+            yield replace(residual, weight=weight, gain=gain)
+    for growth in (1.0, 2.0, 4.0):
+        yield replace(residual, growth=growth)
+    for seed in range(5):
+        yield replace(residual, weight=5e-6, gain=0.1, S=5000, seed=seed)
+    for seed in range(1, 5):
+        yield replace(residual, weight=5e-6, gain=0.03, seed=seed)
+    yield replace(residual, weight=5e-6, S=5000)
+    yield replace(residual, gain=0.1, S=5000)
+    for gain in (0.3, 0.1):
+        yield replace(TINY, gain=gain)
+
+
+STUDIES = {f.__name__: f for f in (choice, small, paper, iterations, size, phase, hidden)}
 
 
 def table(rows: list[dict[str, str]]) -> None:
