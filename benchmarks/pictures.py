@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python benchmarks/pictures.py [NAME ...]
 
-    sizes    active neurons and depth against S and I
+    sizes    active neurons and depth against S and I, with small first weights too
     phase    neurons, depth and accuracy over the prices of weight and activity
-    length   accuracy, synapses and locality against the price of length
+    length   accuracy, neurons, depth, direction and locality against the price of length
     claim    NESA's claim: accuracy with and without what is reused, depth, neurons, for every seed; the last task after
              the curriculum, from scratch, and after random structure
 
@@ -25,7 +25,6 @@ from matplotlib.figure import Figure
 from rows import FOLDER, Rows
 
 Found = list[dict[str, str]]
-RULES = {"plain": "tab:blue", "residual_output": "tab:orange"}
 
 
 def found(name: str, settings: Iterable[Any]) -> Found:
@@ -43,21 +42,30 @@ def sizes() -> Figure | None:
     size, iterations = found("spheres", spheres.size()), found("spheres", spheres.iterations())
     if not iterations and not size:
         return None
+    small = found("spheres", (replace(spheres.SMALL_START, I=I) for I in (4, *spheres.SWEPT)))
+    series = (
+        ("plain", "tab:blue", [row for row in size + iterations if row["rule"] == "plain"]),
+        ("residual output", "tab:orange", [row for row in iterations if row["rule"] == "residual_output"]),
+        ("residual output, small first weights", "tab:green", small),
+    )
     figure = Figure((9, 6), layout="constrained")
     axes = figure.subplots(2, 2, sharey="row", squeeze=False)
-    for at, (rows, key, what) in enumerate(((size, "S", "neurons S"), (iterations, "I", "iterations I"))):
-        for rule, colour in RULES.items():
-            of = sorted((row for row in rows if row["rule"] == rule), key=lambda row: float(row[key]))
-            if not of:
+    for at, (key, what, other) in enumerate((("S", "neurons S, I = 4", "I"), ("I", "iterations I, S = 500", "S"))):
+        fixed = {"I": "4", "S": "500"}[other]
+        for label, colour, rows in series:
+            of = [row for row in rows if row[other] == fixed and row["seed"] == "0"]
+            of = sorted(of, key=lambda row: float(row[key]))
+            if len(of) < 2:
                 continue
             x = column(of, key)
-            axes[0, at].plot(x, column(of, "active"), "o-", color=colour, label=rule)
-            axes[1, at].plot(x, column(of, "readout"), "o-", color=colour, label=f"{rule}: readout")
-            axes[1, at].plot(x, column(of, "mean_depth"), "s:", color=colour, label=f"{rule}: mean")
+            axes[0, at].plot(x, column(of, "active"), "o-", color=colour, label=label)
+            axes[1, at].plot(x, column(of, "readout"), "o-", color=colour, label=label)
         axes[1, at].set_xlabel(what)
-        axes[1, at].legend(fontsize="small")
     axes[0, 0].set(ylabel="active hidden neurons", ylim=(0, None))
-    axes[1, 0].set(ylabel="depth", ylim=(0, None))
+    axes[1, 0].set(ylabel="readout depth", ylim=(0, None))
+    axes[0, 1].legend(fontsize="small")
+    axes[1, 1].plot([2, 8], [2, 8], ":", color="grey", label="all that I allows")
+    axes[1, 1].legend(fontsize="small", loc="upper left")
     for ax in axes.flat:
         ax.grid(alpha=0.3)
     return figure
@@ -92,16 +100,17 @@ def length() -> Figure | None:
     if not rows:
         return None
     x = column(rows, "length")
-    figure = Figure((10, 3.2), layout="constrained")
+    figure = Figure((9, 6), layout="constrained")
     panels: Sequence[tuple[str, tuple[str, ...]]] = (
         ("accuracy", ("accuracy_val", "accuracy_test", "accuracy_train")),
-        ("neurons", ("neurons",)),
+        ("active hidden neurons", ("neurons",)),
         ("length / shuffled, shares", ("locality", "forward", "lateral", "backward")),
+        ("depth", ("readout", "mean_depth", "graph_depth")),
     )
     colours = {"forward": "red", "lateral": "black", "backward": "green"}  # as in the paper's figure 6
-    for ax, (label, names) in zip(figure.subplots(1, 3), panels, strict=True):
+    for ax, (label, names) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         for name in names:
-            ax.plot(x, column(rows, name), "o-", label=name, color=colours.get(name))
+            ax.plot(x, column(rows, name), "o-", label=name.replace("_", " "), color=colours.get(name))
         ax.set_xscale("symlog", linthresh=3e-6)
         ax.set(xlabel="price of length", ylabel=label, ylim=(0, None))
         ax.grid(alpha=0.3)

@@ -228,6 +228,8 @@ def row(s: Setting) -> dict:
 
 CHOSEN = Setting()
 TINY = replace(CHOSEN, S=500)
+SMALL_START = replace(TINY, rule="residual_output", weight=5e-6, gain=0.03)
+SWEPT = (2, 8, 3, 6)  # other I than the paper's 4
 
 
 def choice() -> Iterable[Setting]:
@@ -257,7 +259,7 @@ def paper() -> Iterable[Setting]:
 
 
 def iterations() -> Iterable[Setting]:
-    for I in (2, 4, 8, 3, 6):
+    for I in (4, *SWEPT):
         for rule in ("residual_output", "plain"):
             yield replace(TINY, rule=rule, I=I)
 
@@ -281,9 +283,11 @@ def hidden() -> Iterable[Setting]:
     for growth in (1.0, 2.0, 4.0):
         yield replace(residual, growth=growth)
     for seed in range(5):
-        yield replace(residual, weight=5e-6, gain=0.1, S=5000, seed=seed)
+        yield replace(SMALL_START, S=5000, gain=0.1, seed=seed)
     for seed in range(1, 5):
-        yield replace(residual, weight=5e-6, gain=0.03, seed=seed)
+        yield replace(SMALL_START, seed=seed)
+    for I in SWEPT:
+        yield replace(SMALL_START, I=I)
     yield replace(residual, weight=5e-6, S=5000)
     yield replace(residual, gain=0.1, S=5000)
     for gain in (0.3, 0.1):

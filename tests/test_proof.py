@@ -76,6 +76,22 @@ def test_weights_that_do_not_matter_are_set_to_zero_and_counted():
     assert torch.equal(urn.W, W)
 
 
+def test_a_block_that_only_keeps_a_neuron_silent_is_named_too():
+    layout = Layout.flat(6, 1, {"p": 2})
+    urn = URN(layout, 4, "residual_output", "linear", dtype=torch.float64)
+    W, b = torch.zeros(6, 6, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)
+    W[1, 0], W[2, 1], W[3, 1] = 1, 2, 1  # the input, a neuron at level 1, two at level 2
+    W[3, 2], b[3] = -2, 0.5  # the first of these silences the other at l = 3, where its bias alone would let it fire
+    W[4, 3] = W[5, 1] = 1
+    urn.become(layout, W, b)
+    x = 1 + torch.rand(50, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert (urn.states(x)[2][:, 3] > 0).all() and not urn.states(x)[3][:, 3].any()
+    found = proof(urn, x, skips=None)
+    assert (2, 2) in found.named and (2, 2) not in {(b.sender, b.receiver) for b in found.blocks}
+    assert found.max_difference == 0 and found.kept == found.nonzero == 6
+    assert proof(urn, x, skips=set(found.named) - {(2, 2)}).max_difference == pytest.approx(0.5)
+
+
 def test_weights_that_matter_break_the_proof_until_they_are_named():
     urn = mlp_urn("residual_input")
     urn.W.data[12:18, 0:4] = 1.0  # 24 synapses that skip the first hidden layer

@@ -120,7 +120,8 @@ def proof(
     """Keeps the named blocks of `urn` (unchanged itself), sets every other weight to zero and compares the outputs.
 
     x: (B, D_in), or (B, I, D_in) for a sequence. port: the output port (the only one when None). skips: blocks to
-    keep beside l -> l + 1; None names every block that the live graph has. by: levels by the first l at which a
+    keep beside l -> l + 1; None names every block that the live graph has, and then those without which a neuron that
+    is silent at some l would fire there and be heard in the output. by: levels by the first l at which a
     neuron varies on x (the paper's order), or by the longest path to it in the live graph, which tells skip
     connections from lateral ones. Raises ValueError when x is empty."""
     if len(x) == 0:
@@ -133,6 +134,7 @@ def proof(
     for batch in batches:
         activity.update(urn.states(batch, name))
         before.append(urn(batch, name))
+    y = torch.cat(before)
     taking_part = active(activity)
     if not urn.outputs_send:
         for other in urn.layout.ports.values():
@@ -143,29 +145,58 @@ def proof(
     effective = live(edges, activity.active, out, urn.update.residual_output)
     level = place_port(levels(activity, inputs) if by == "time" else path_levels(data, inputs), data, out)
     blocks = named_blocks(effective, level, data)
-    pairs = tuple(sorted({(b.sender, b.receiver) for b in blocks if not b.consecutive} if skips is None else skips))
-    kept = edges.select(keep_blocks(edges, level, pairs))
+    pairs = {(b.sender, b.receiver) for b in blocks if not b.consecutive} if skips is None else set(skips)
+    while True:
+        kept = edges.select(keep_blocks(edges, level, pairs))
+        rest, index = _only(urn, kept, torch.cat([inputs, out]))
+        seen, after = Activity(tolerance), []
+        for batch in batches:
+            seen.update(rest.states(batch, name))
+            after.append(rest(batch, name))
+        z = torch.cat(after)
+        difference = float((y - z).abs().max())
+        if skips is not None or difference <= tolerance * float(y.abs().max()):
+            break
+        woken = torch.zeros_like(activity.active)
+        woken[:, index] = seen.active & ~activity.active[:, index]
+        silencing = _silencing(edges, activity.active, woken, level) - pairs
+        if not silencing:
+            break
+        pairs |= silencing
+    return Proof(
+        max_difference=difference,
+        same_predictions=int((_predictions(y) == _predictions(z)).sum()),
+        samples=len(x),
+        kept=len(kept),
+        nonzero=int(torch.count_nonzero(urn.W)),
+        blocks=blocks,
+        named=tuple(sorted(pairs)),
+    )
 
-    # Every neuron outside has no weight left, neither in nor out: the rest is computed without it.
+
+def _only(urn: URN, kept: Synapses, always: Tensor) -> tuple[URN, Tensor]:
+    """`urn` with the synapses `kept` and no others, and which of its neurons (n,) are in it: those at an end of one,
+    and `always`. What has no weight left, neither in nor out, need not be computed."""
     inside = kept.neurons
-    inside[inputs] = inside[out] = True
+    inside[always] = True
     index = inside.nonzero().flatten()
     rest = urn.part(index)
     new = torch.cumsum(inside, 0) - 1
     W = torch.zeros_like(rest.W)
     W[new[kept.receiver].to(W.device), new[kept.sender].to(W.device)] = kept.weight.to(W.device)
     rest.become(rest.layout, W, rest.b.data)
-    after = [rest(batch, name) for batch in batches]
-    y, z = torch.cat(before), torch.cat(after)
-    return Proof(
-        max_difference=float((y - z).abs().max()),
-        same_predictions=int((_predictions(y) == _predictions(z)).sum()),
-        samples=len(x),
-        kept=len(kept),
-        nonzero=int(torch.count_nonzero(urn.W)),
-        blocks=blocks,
-        named=pairs,
-    )
+    return rest, index
+
+
+def _silencing(edges: Synapses, fires: Tensor, woken: Tensor, level: Tensor) -> set[tuple[int, int]]:
+    """The blocks that keep silent, in the whole network, what is `woken` (I+1, S) in a part of it. No way of `live`
+    leads through a neuron at an l at which it is silent, so these blocks are found by what their absence does.
+    fires: (I+1, S) bool, in the whole."""
+    found = set()
+    for before, after in zip(fires[:-1], woken[1:], strict=True):
+        these = edges.select(before[edges.sender] & after[edges.receiver])
+        found |= set(zip(level[these.sender].tolist(), level[these.receiver].tolist(), strict=True))
+    return {(sender, receiver) for sender, receiver in found if sender < 0 or receiver != sender + 1}
 
 
 def _predictions(y: Tensor) -> Tensor:
