@@ -40,12 +40,13 @@ def column(rows: Found, name: str) -> np.ndarray:
 
 def sizes() -> Figure | None:
     size, iterations = found("spheres", spheres.size()), found("spheres", spheres.iterations())
+    size += found("spheres", [s for s in spheres.paper() if s.rule != "residual_input"])
     if not iterations and not size:
         return None
     small = found("spheres", (replace(spheres.SMALL_START, I=I) for I in (4, *spheres.SWEPT)))
     series = (
         ("plain", "tab:blue", [row for row in size + iterations if row["rule"] == "plain"]),
-        ("residual output", "tab:orange", [row for row in iterations if row["rule"] == "residual_output"]),
+        ("residual output", "tab:orange", [row for row in size + iterations if row["rule"] == "residual_output"]),
         ("residual output, small first weights", "tab:green", small),
     )
     figure = Figure((9, 6), layout="constrained")
@@ -59,12 +60,12 @@ def sizes() -> Figure | None:
                 continue
             x = column(of, key)
             axes[0, at].plot(x, column(of, "active"), "o-", color=colour, label=label)
-            axes[1, at].plot(x, column(of, "readout"), "o-", color=colour, label=label)
+            axes[1, at].plot(x, column(of, "readout_1pt"), "o-", color=colour, label=label)
         axes[1, at].set_xlabel(what)
     axes[0, 0].set(ylabel="active hidden neurons", ylim=(0, None))
-    axes[1, 0].set(ylabel="readout depth", ylim=(0, None))
-    axes[0, 1].legend(fontsize="small")
     axes[1, 1].plot([2, 8], [2, 8], ":", color="grey", label="all that I allows")
+    axes[1, 0].set(ylabel="readout depth (to one point)", ylim=(0, 8.5))
+    axes[0, 1].legend(fontsize="small")
     axes[1, 1].legend(fontsize="small", loc="upper left")
     for ax in axes.flat:
         ax.grid(alpha=0.3)
