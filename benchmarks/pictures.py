@@ -5,6 +5,7 @@
     sizes    active neurons and depth against S and I, with small first weights too
     phase    neurons, depth and accuracy over the prices of weight and activity
     length   accuracy, neurons, depth, direction and locality against the price of length
+    gain     what the length term wins where training converges, and what else wins it
     claim    NESA's claim: accuracy with and without what is reused, depth, neurons, for every seed; the last task after
              the curriculum, from scratch, and after random structure
 
@@ -119,6 +120,35 @@ def length() -> Figure | None:
     return figure
 
 
+def gain() -> Figure | None:
+    """Test accuracy of each seed, one column for each condition."""
+    full, grown = geometry.FULL, geometry.LARGE
+    none = {"weight": 0.0, "activity": 0.0, "I": 1}
+    figure = Figure((9, 3.6), layout="constrained")
+    shown = False
+    for ax, start, dear in zip(figure.subplots(1, 2), (full, grown), (geometry.DEAR, geometry.DEAR / 2), strict=True):
+        conditions = {
+            "neither": start,
+            "length": replace(start, length=dear),
+            "dearer\nweights": replace(start, weight=1e-4),
+            "neither,\npermuted": replace(start, images="permuted"),
+            "length,\npermuted": replace(start, images="permuted", length=dear),
+            "MLP": replace(start, model="mlp", hidden=geometry.LIVE, **none),
+            "local": replace(start, model="local", radius=2, **none),
+        }
+        rows = {label: found("geometry", (replace(s, seed=k) for k in range(3))) for label, s in conditions.items()}
+        rows = {label: of for label, of in rows.items() if of}
+        for x, of in enumerate(rows.values()):
+            kind = of[0]["images"] if of[0]["model"] == "urn" else "anchor"
+            colour = {"photos": "tab:blue", "permuted": "tab:orange", "anchor": "tab:grey"}[kind]
+            ax.plot([x] * len(of), 100 * column(of, "accuracy_test"), "o", color=colour, fillstyle="none")
+        ax.set_xticks(range(len(rows)), rows, fontsize=8)
+        ax.set(title=f"{start.X} x {start.X} x {start.Z} neurons, {start.epochs} epochs", ylabel="test accuracy (%)")
+        ax.grid(axis="y", alpha=0.3)
+        shown = shown or bool(rows)
+    return figure if shown else None
+
+
 def claim() -> Figure | None:
     """NESA's claim at a glance: a line or a bar a seed, task by task."""
     of_study = Rows.of("nesa")
@@ -179,6 +209,7 @@ FIGURES: dict[str, tuple[str, Callable[[], Figure | None]]] = {
     "sizes": ("spheres-sizes.png", sizes),
     "phase": ("spheres-phase.png", phase),
     "length": ("geometry-length.png", length),
+    "gain": ("geometry-gain.png", gain),
     "claim": ("nesa-claim.png", claim),
 }
 
