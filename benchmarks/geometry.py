@@ -367,6 +367,7 @@ def permuted() -> Iterable[Setting]:
 def large() -> Iterable[Setting]:
     for seed in range(3):
         yield from _three(replace(LARGE, seed=seed), DEAR / 2)
+    yield replace(LARGE, weight=3e-5)
     yield from _anchors(LARGE)
 
 
