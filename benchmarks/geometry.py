@@ -353,7 +353,7 @@ DEAR = 1e-5  # price of length: of those tried the best on the validation images
 
 def converged() -> Iterable[Setting]:
     for seed in range(3):
-        yield from _three(replace(FULL, seed=seed), DEAR)
+        yield from _three(replace(FULL, seed=seed), DEAR, 1e-4)
     yield from (replace(FULL, length=3e-5), replace(FULL, weight=3e-4), replace(FULL, length=3e-6))
     yield from _anchors(FULL)
 
@@ -366,16 +366,16 @@ def permuted() -> Iterable[Setting]:
 
 def large() -> Iterable[Setting]:
     for seed in range(3):
-        yield from _three(replace(LARGE, seed=seed), DEAR / 2)
-    yield replace(LARGE, weight=3e-5)
+        yield from _three(replace(LARGE, seed=seed), DEAR / 2, 3e-5)
+    yield replace(LARGE, weight=1e-4)
     yield from _anchors(LARGE)
 
 
-def _three(s: Setting, length: float) -> Iterable[Setting]:
-    """With the length term, without it, and with weights that are dearer instead: as many neurons as with it."""
+def _three(s: Setting, length: float, weight: float) -> Iterable[Setting]:
+    """With the length term, without it, and with weights that are dearer instead."""
     yield replace(s, length=length)
     yield s
-    yield replace(s, weight=1e-4)
+    yield replace(s, weight=weight)
 
 
 STUDIES = {f.__name__: f for f in (prices, main, controls, depth, anchors, converged, permuted, large)}

@@ -124,15 +124,16 @@ def gain() -> Figure | None:
     """Test accuracy of each seed, one column for each condition."""
     full, grown = geometry.FULL, geometry.LARGE
     none = {"weight": 0.0, "activity": 0.0, "I": 1}
-    figure = Figure((9, 3.6), layout="constrained")
+    figure = Figure((10, 3.6), layout="constrained")
     shown = False
-    for ax, start, dear in zip(figure.subplots(1, 2), (full, grown), (geometry.DEAR, geometry.DEAR / 2), strict=True):
+    panels = zip(figure.subplots(1, 2), ((full, geometry.DEAR, 1e-4), (grown, geometry.DEAR / 2, 3e-5)), strict=True)
+    for ax, (start, dear, weight) in panels:
         conditions = {
             "neither": start,
             "length": replace(start, length=dear),
-            "dearer\nweights": replace(start, weight=1e-4),
-            "neither,\npermuted": replace(start, images="permuted"),
-            "length,\npermuted": replace(start, images="permuted", length=dear),
+            "dearer\nweights": replace(start, weight=weight),
+            "permuted:\nneither": replace(start, images="permuted"),
+            "permuted:\nlength": replace(start, images="permuted", length=dear),
             "MLP": replace(start, model="mlp", hidden=geometry.LIVE, **none),
             "local": replace(start, model="local", radius=2, **none),
         }
@@ -142,7 +143,8 @@ def gain() -> Figure | None:
             kind = of[0]["images"] if of[0]["model"] == "urn" else "anchor"
             colour = {"photos": "tab:blue", "permuted": "tab:orange", "anchor": "tab:grey"}[kind]
             ax.plot([x] * len(of), 100 * column(of, "accuracy_test"), "o", color=colour, fillstyle="none")
-        ax.set_xticks(range(len(rows)), rows, fontsize=8)
+        ax.set_xticks(range(len(rows)), rows, fontsize=7.5)
+        ax.set_xlim(-0.5, len(rows) - 0.5)
         ax.set(title=f"{start.X} x {start.X} x {start.Z} neurons, {start.epochs} epochs", ylabel="test accuracy (%)")
         ax.grid(axis="y", alpha=0.3)
         shown = shown or bool(rows)
