@@ -147,19 +147,18 @@ def proof(
     blocks = named_blocks(effective, level, data)
     pairs = {(b.sender, b.receiver) for b in blocks if not b.consecutive} if skips is None else set(skips)
     while True:
-        kept = edges.select(keep_blocks(edges, level, pairs))
-        rest, index = _only(urn, kept, torch.cat([inputs, out]))
-        seen, after = Activity(tolerance), []
-        for batch in batches:
-            seen.update(rest.states(batch, name))
-            after.append(rest(batch, name))
-        z = torch.cat(after)
+        keep = keep_blocks(edges, level, pairs)
+        rest, index = _only(urn, edges.select(keep), torch.cat([inputs, out]))
+        z = torch.cat([rest(batch, name) for batch in batches])
         difference = float((y - z).abs().max())
         if skips is not None or difference <= tolerance * float(y.abs().max()):
             break
+        seen = Activity(tolerance)
+        for batch in batches:
+            seen.update(rest.states(batch, name))
         woken = torch.zeros_like(activity.active)
         woken[:, index] = seen.active & ~activity.active[:, index]
-        silencing = _silencing(edges, activity.active, woken, level) - pairs
+        silencing = _silencing(edges.select(~keep), activity.active, woken, level)
         if not silencing:
             break
         pairs |= silencing
@@ -167,7 +166,7 @@ def proof(
         max_difference=difference,
         same_predictions=int((_predictions(y) == _predictions(z)).sum()),
         samples=len(x),
-        kept=len(kept),
+        kept=int(keep.sum()),
         nonzero=int(torch.count_nonzero(urn.W)),
         blocks=blocks,
         named=tuple(sorted(pairs)),
@@ -188,15 +187,15 @@ def _only(urn: URN, kept: Synapses, always: Tensor) -> tuple[URN, Tensor]:
     return rest, index
 
 
-def _silencing(edges: Synapses, fires: Tensor, woken: Tensor, level: Tensor) -> set[tuple[int, int]]:
-    """The blocks that keep silent, in the whole network, what is `woken` (I+1, S) in a part of it. No way of `live`
-    leads through a neuron at an l at which it is silent, so these blocks are found by what their absence does.
-    fires: (I+1, S) bool, in the whole."""
+def _silencing(missing: Synapses, fires: Tensor, woken: Tensor, level: Tensor) -> set[tuple[int, int]]:
+    """The blocks of the synapses that are `missing` in a part of the network, where a neuron is `woken` (I+1, S) that
+    they keep silent in the whole. No way of `live` leads through a neuron at an l at which it is silent, so these
+    blocks are found by what their absence does. fires: (I+1, S) bool, in the whole."""
     found = set()
     for before, after in zip(fires[:-1], woken[1:], strict=True):
-        these = edges.select(before[edges.sender] & after[edges.receiver])
+        these = missing.select(before[missing.sender] & after[missing.receiver])
         found |= set(zip(level[these.sender].tolist(), level[these.receiver].tolist(), strict=True))
-    return {(sender, receiver) for sender, receiver in found if sender < 0 or receiver != sender + 1}
+    return found
 
 
 def _predictions(y: Tensor) -> Tensor:
