@@ -1,9 +1,11 @@
-"""Two conditions of the study (benchmarks/study.py) compared seed by seed: mean difference +- its standard error.
+"""Two conditions of a study compared seed by seed: mean difference +- its standard error.
 
-    PYTHONPATH=. python benchmarks/paired.py "main" "alone-cifar10 penalties.activity=3e-3" [--rows FILE]
+    PYTHONPATH=. python benchmarks/paired.py "main" "alone-cifar10 penalties.activity=3e-3"
+    PYTHONPATH=. python benchmarks/paired.py --of geometry "model=urn X=32 length=5e-6" "model=urn X=32 length=0"
 
-Each argument is a condition, with the keys that its rows were made with. For each task and seed that both have:
-accuracy on test data in points and newly claimed neurons, the first condition's less the second's.
+Of benchmarks/study.py (nesa) each argument is a condition, with the keys that its rows were made with; of other
+studies it is the columns that say which rows, COLUMN=VALUE. For each task and seed that both have: accuracy on test
+data in points and neurons (newly claimed ones of nesa), the first condition's less the second's.
 """
 
 from __future__ import annotations
@@ -12,30 +14,50 @@ import argparse
 import math
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
-from rows import Rows
+from rows import Rows, text
 
-MEASURES = {"accuracy_test": 100.0, "neurons_claimed": 1.0}
+MEASURES = {"accuracy_test": 100.0, "neurons_claimed": 1.0, "neurons": 1.0, "active": 1.0}
 
 
 def differences(rows: Rows, first: str, second: str) -> dict[tuple[str, str], dict[str, float]]:
     """For each (task, measure) that both conditions have: seed -> first less second."""
 
     def values(words: str) -> dict[tuple[str, str, str], float]:
-        condition, _, keys = words.partition(" ")
-        return {
-            (row["task"], measure, row["seed"]): unit * float(row[measure])
-            for row in rows.where(condition=condition, keys=keys)
-            for measure, unit in MEASURES.items()
-            if row[measure]
-        }
+        found = {}
+        for row in rows.where(**selection(rows, words)):
+            for measure in MEASURES.keys() & {name for name, value in row.items() if value}:
+                key = (row.get("task", ""), measure, row["seed"])
+                if key in found:
+                    raise ValueError(f"{words!r}: more than one row of seed {row['seed']}; name more columns")
+                found[key] = MEASURES[measure] * float(row[measure])
+        return found
 
     a, b = values(first), values(second)
     found: dict[tuple[str, str], dict[str, float]] = {}
     for task, measure, seed in a.keys() & b.keys():
         found.setdefault((task, measure), {})[seed] = a[task, measure, seed] - b[task, measure, seed]
     return {key: dict(sorted(of.items())) for key, of in sorted(found.items())}
+
+
+def selection(rows: Rows, words: str) -> dict[str, str]:
+    """Which columns of `rows` have which values in the condition that `words` name. Raises ValueError for what is not
+    COLUMN=VALUE where it must be."""
+    if rows.rows and "condition" in rows.rows[0]:
+        condition, _, keys = words.partition(" ")
+        return {"condition": condition, "keys": keys}
+    pairs = [word.partition("=") for word in words.split()]
+    if not all(value for _, _, value in pairs):
+        raise ValueError(f"{words!r}: a condition is COLUMN=VALUE COLUMN=VALUE ...")
+    return {name: _as_written(value) for name, _, value in pairs}
+
+
+def _as_written(value: str) -> str:
+    """A number as the file has it, 1e-5 as 1e-05."""
+    try:
+        return text(float(value))
+    except ValueError:
+        return value
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -48,9 +70,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first")
     parser.add_argument("second")
-    parser.add_argument("--rows", type=Path, help="another file than docs/results/rows/nesa.csv")
+    parser.add_argument("--of", default="nesa", help="whose rows: docs/results/rows/OF.csv (default: nesa)")
     args = parser.parse_args()
-    found = differences(Rows(args.rows) if args.rows else Rows.of("nesa"), args.first, args.second)
+    try:
+        found = differences(Rows.of(args.of), args.first, args.second)
+    except (KeyError, ValueError) as error:
+        parser.error(str(error.args[0]))
     if not found:
         parser.error("no task and seed that both conditions have rows of")
     print(f"{args.first} less {args.second}")

@@ -136,3 +136,18 @@ def test_conditions_are_compared_by_seed_and_only_where_both_have_it(tmp_path):
     mean, error = paired.mean_and_error(list(found["t", "accuracy_test"].values()))
     assert (mean, error) == pytest.approx((6, 4))
     assert not paired.differences(rows, "main", "none")
+
+
+def test_settings_are_compared_by_the_columns_that_say_which_rows(tmp_path):
+    rows = Rows(tmp_path / "rows.csv")
+    made = ((0.0, "a", 0, 0.5), (1e-5, "a", 0, 0.6), (1e-5, "b", 0, 0.9), (0.0, "a", 1, 0.1))
+    for length, images, seed, test in made:
+        rows.add(length=length, images=images, seed=seed, accuracy_test=test, neurons=7, seconds=1)
+    found = paired.differences(rows, "length=1e-5 images=a", "length=0")
+    assert found == {("", "accuracy_test"): pytest.approx({"0": 10}), ("", "neurons"): {"0": 0}}
+    with pytest.raises(ValueError, match="more than one row of seed 0"):
+        paired.differences(rows, "length=1e-5", "length=0")
+    with pytest.raises(ValueError, match="COLUMN=VALUE"):
+        paired.differences(rows, "length", "length=0")
+    with pytest.raises(KeyError, match="no column wdith"):
+        paired.differences(rows, "wdith=3", "length=0")
