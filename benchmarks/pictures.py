@@ -41,7 +41,7 @@ def column(rows: Found, name: str) -> np.ndarray:
 
 def sizes() -> Figure | None:
     size, iterations = found("spheres", spheres.size()), found("spheres", spheres.iterations())
-    size += found("spheres", [s for s in spheres.paper() if s.rule != "residual_input"])
+    size += found("spheres", spheres.paper())
     if not iterations and not size:
         return None
     small = found("spheres", (replace(spheres.SMALL_START, I=I) for I in (4, *spheres.SWEPT)))
@@ -52,11 +52,13 @@ def sizes() -> Figure | None:
     )
     figure = Figure((9, 6), layout="constrained")
     axes = figure.subplots(2, 2, sharey="row", squeeze=False)
-    for at, (key, what, other) in enumerate((("S", "neurons S, I = 4", "I"), ("I", "iterations I, S = 500", "S"))):
-        fixed = {"I": "4", "S": "500"}[other]
+    panels = (
+        ("S", "neurons S, I = 4", {"I": "4", "seed": "0"}),
+        ("I", "iterations I, S = 500", {"S": "500", "seed": "0"}),
+    )
+    for at, (key, what, fixed) in enumerate(panels):
         for label, colour, rows in series:
-            of = [row for row in rows if row[other] == fixed and row["seed"] == "0"]
-            of = sorted(of, key=lambda row: float(row[key]))
+            of = sorted((row for row in rows if fixed.items() <= row.items()), key=lambda row: float(row[key]))
             if len(of) < 2:
                 continue
             x = column(of, key)
@@ -122,20 +124,18 @@ def length() -> Figure | None:
 
 def gain() -> Figure | None:
     """Test accuracy of each seed, one column for each condition."""
-    full, grown = geometry.FULL, geometry.LARGE
-    none = {"weight": 0.0, "activity": 0.0, "I": 1}
     figure = Figure((10, 3.6), layout="constrained")
-    shown = False
-    panels = zip(figure.subplots(1, 2), ((full, geometry.DEAR, 1e-4), (grown, geometry.DEAR / 2, 3e-5)), strict=True)
-    for ax, (start, dear, weight) in panels:
+    for ax, start in zip(figure.subplots(1, 2), (geometry.FULL, geometry.LARGE), strict=True):
+        length, neither, weights = geometry.contrast(start)
+        mlp, local = geometry.nets(start)
         conditions = {
-            "neither": start,
-            "length": replace(start, length=dear),
-            "dearer\nweights": replace(start, weight=weight),
-            "permuted:\nneither": replace(start, images="permuted"),
-            "permuted:\nlength": replace(start, images="permuted", length=dear),
-            "MLP": replace(start, model="mlp", hidden=geometry.LIVE, **none),
-            "local": replace(start, model="local", radius=2, **none),
+            "neither": neither,
+            "length": length,
+            "dearer\nweights": weights,
+            "permuted:\nneither": replace(neither, images="permuted"),
+            "permuted:\nlength": replace(length, images="permuted"),
+            "MLP": mlp,
+            "local": local,
         }
         rows = {label: found("geometry", (replace(s, seed=k) for k in range(3))) for label, s in conditions.items()}
         rows = {label: of for label, of in rows.items() if of}
@@ -147,8 +147,7 @@ def gain() -> Figure | None:
         ax.set_xlim(-0.5, len(rows) - 0.5)
         ax.set(title=f"{start.X} x {start.X} x {start.Z} neurons, {start.epochs} epochs", ylabel="test accuracy (%)")
         ax.grid(axis="y", alpha=0.3)
-        shown = shown or bool(rows)
-    return figure if shown else None
+    return figure if any(ax.lines for ax in figure.axes) else None
 
 
 def claim() -> Figure | None:
