@@ -14,6 +14,7 @@
     permuted    the same with pixels permuted: what of the gain is geometry?
     large       the same on 32 x 32 x 4 neurons, one for each pixel of a plane, and 30 epochs; the price of length is
                 halved, as lengths double
+    full        the paper's size, 60 x 60 x 6 neurons, with and without the length term, on images of 60 x 60
 
 Scale: 16 x 16 x 4 neurons and the output port at the centre of the last plane, I = 4, residual output, linear outputs,
 input neurons only send; 10,000 training images and 12 epochs where it does not say otherwise, 1,000 for validation, the
@@ -27,6 +28,7 @@ from __future__ import annotations
 import functools
 import math
 import statistics
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -39,7 +41,7 @@ from torch import Tensor, nn
 
 from nesa.tasks import DataDirs, load
 from urn.activity import Activity
-from urn.compaction import Watch, keep_only
+from urn.compaction import Watch, compact, look, narrow
 from urn.embedding import extract
 from urn.geometry import Layout, Metric
 from urn.network import URN
@@ -55,7 +57,8 @@ PORT = "cifar10"
 class Setting:
     """Which run a row is. model: urn, linear, mlp, local. images: photos, permuted (one order of pixels for all
     images) or gaussian. metric: true, or shuffled (neurons trade their places for the length term). hidden: of the
-    MLP. radius: of the locally connected net's neighbourhoods, in neurons."""
+    MLP. radius: of the locally connected net's neighbourhoods, in neurons. window: steps after which silent neurons are
+    dropped, with active sets at each iteration; 0: after each epoch, without."""
 
     model: str = "urn"
     images: str = "photos"
@@ -73,6 +76,7 @@ class Setting:
     epochs: int = 12
     hidden: int = 0
     radius: int = 0
+    window: int = 0
     seed: int = 0
 
 
@@ -126,21 +130,23 @@ def train_urn(s: Setting, data: Data) -> tuple[URN, Layout]:
     penalty = Penalty("prox_adam", s.weight, s.activity, "mean", synapse_length=s.length, beta=s.beta)
     optimizer = Proximal(urn, "adam", s.lr, penalty=penalty)
     urn.recycle_gradient = True
-    watch = urn.watch = Watch(urn)
-    for pick, first in _batches(s, len(data.x), optimizer):
-        if first:
-            keep = watch.awake()
-            keep[urn.layout.inputs] = keep[urn.layout.ports[PORT]] = True
-            if watch.batches and not bool(keep.all()):
-                index = keep.nonzero().flatten()
-                true = true.take(index)
-                keep_only(urn, index, optimizer)
-            watch = urn.watch = Watch(urn)
-        watch.batches += 1
+    urn.watch = Watch(urn)
+    began = time.perf_counter()
+    for step, (pick, first) in enumerate(_batches(s, len(data.x), optimizer)):
+        if step and (step % s.window == 0 if s.window else first):
+            true = true.take(compact(urn, optimizer))
+            if s.window:
+                true = true.take(narrow(urn, optimizer))
+            urn.watch = Watch(urn)
+            print(f"step {step}: {len(true.hidden)} neurons, {time.perf_counter() - began:.0f} s", file=sys.stderr)
+        if s.window:
+            look(urn, optimizer, step)
         optimizer.zero_grad()
         logits, activity = urn.forward_with_activity(data.x[pick], PORT, penalty.activity_costs(s.I, len(pick)))
         (nn.functional.cross_entropy(logits, data.y[pick]) + activity).backward()
         optimizer.step()
+    optimizer.catch_up()
+    urn.declare_silent(None)
     return urn, true
 
 
@@ -360,11 +366,19 @@ def large() -> Iterable[Setting]:
     yield from nets(LARGE)
 
 
+def full() -> Iterable[Setting]:
+    for seed in range(3):
+        with_length, neither, _ = contrast(replace(PAPER, seed=seed))
+        yield from (with_length, neither)
+
+
 FULL = replace(WITHOUT, train=49_000, epochs=60)
 LARGE = replace(FULL, X=32, epochs=30)
-DEAR = {  # by X, prices of length and of weight, by validation images of seed 0 (of length at 32 by its lengths alone)
+PAPER = replace(FULL, X=60, Z=6, epochs=30, window=100)
+DEAR = {  # by X, prices of length and weight, by validation images of seed 0; from 32 on the former falls as 1 / X
     16: (1e-5, 1e-4),
     32: (5e-6, 3e-5),
+    60: (2.7e-6, 3e-5),
 }
 LIVE = 741  # hidden neurons of the MLP: what is live with the length term (seed 0)
 
@@ -381,7 +395,7 @@ def nets(s: Setting) -> tuple[Setting, Setting]:
     return replace(none, model="mlp", hidden=LIVE), replace(none, model="local", radius=2)
 
 
-STUDIES = {f.__name__: f for f in (prices, main, controls, depth, anchors, converged, permuted, large)}
+STUDIES = {f.__name__: f for f in (prices, main, controls, depth, anchors, converged, permuted, large, full)}
 
 
 def table(rows: list[dict[str, str]]) -> None:

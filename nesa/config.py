@@ -151,6 +151,7 @@ class Learner:
     heal_epochs: int = _key(4, "epochs of training without penalties and with the support fixed, after pruning", low=0)
     heal_lr: float = _key(1.0, "first learning rate of healing, as a share of the task's", above=0)
     compaction: bool = _key(True, "leave neurons that are silent for 100 steps out of the products")
+    active_sets: bool = _key(True, "leave neurons that are silent from some iteration on out of the products there")
     grow: bool = _key(True, "append a plane when too few neurons are free")
     params: dict[str, Any] = _section(dict, "parameters of a rival: ewc lambda; replay memory; lwf alpha, temperature")
 

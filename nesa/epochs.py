@@ -2,8 +2,8 @@
 
 What can be derived is not kept: fixed rows are the accumulation's, the first weights come from (seed, task), the order
 and the changes of the samples from (seed, task, epoch). Kept are the free rows of W, b and the optimiser's moments,
-which neurons have not been dropped, who has fired since compaction last looked, the counters, and what the epoch in
-hand has added up so far.
+which neurons have not been dropped, their order, who is computed at which l, who has fired since compaction last
+looked, the counters, and what the epoch in hand has added up so far.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class Keeper(SupervisedPlugin, supports_distributed=True):
         self.stop.obey()
 
     def state(self, strategy) -> State:
-        """Tensors, numbers and text only. W, b and moments: free rows (n_free, n), packed; fired: (I, n) or None.
-        Moments of synapses that healing leaves out decide nothing and are left out; where the optimiser has just been
-        condensed, those of zero weights are a row and a column."""
+        """Tensors, numbers and text only. W, b and moments: free rows (n_free, n), packed; fired and silent: (I, n) or
+        None. Moments of synapses that healing leaves out decide nothing and are left out; where the optimiser has just
+        been condensed, those of zero weights are a row and a column."""
         model, worker, observer = strategy.model, strategy.model.worker, self.observer
         healing = self.pruning._healing
         free = (~worker.fixed).to(worker.W.device)
@@ -108,6 +108,7 @@ class Keeper(SupervisedPlugin, supports_distributed=True):
                 for name, p in parameters.items()
             },
             "fired": None if worker.watch is None else pack(worker.watch.fired),
+            "silent": None if worker.silent is None or worker.layout.layers is not None else pack(worker.silent),
             "steps": [self.schedule.steps, self.pruning._steps, observer.steps],
             "sums": {key: _plain(getattr(observer, key)) for key in observer.SUMS},
             "seconds": time.perf_counter() - observer.started,
@@ -139,6 +140,8 @@ class Keeper(SupervisedPlugin, supports_distributed=True):
         self.pruning._watch(worker)
         if worker.watch is not None and state["fired"] is not None:
             worker.watch.fired.copy_(unpack(state["fired"]))
+        if state.get("silent") is not None:
+            worker.declare_silent(unpack(state["silent"]))
         self.schedule.steps, self.pruning._steps, observer.steps = state["steps"]
         for key, value in state["sums"].items():
             setattr(observer, key, value.to(strategy.device) if isinstance(value, Tensor) else value)

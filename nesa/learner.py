@@ -25,7 +25,7 @@ from nesa.accumulating import AccumulatingURN
 from nesa.errors import RunFailed, UserError
 from nesa.seeds import derive
 from nesa.settling import Settled, accuracy, advice, settle
-from urn.compaction import Watch, follow, keep_only
+from urn.compaction import Watch, compact, follow, keep_only, look, narrow
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty, early_loss, soft_threshold_
@@ -43,13 +43,15 @@ class NeuralPruningOptions:
     """margin: most that settling may cost, as a share of the validation samples (0.01 is one point). heal_epochs:
     epochs of training with the support fixed after pruning. heal_lr: their first learning rate as a share of the
     optimiser's. ramp: share of the task over which the weight penalty rises from zero. compaction: leave neurons that
-    stayed silent for `window` steps out of the products."""
+    stayed silent for `window` steps out of the products. active_sets: leave neurons that stayed silent from some l on
+    out there; needs compaction, and does nothing in a feedforward network or where the penalty counts every neuron."""
 
     margin: float = 0.01
     heal_epochs: int = 4
     heal_lr: float = 1.0
     ramp: float = 0.33
     compaction: bool = True
+    active_sets: bool = True
     window: int = 100
 
 
@@ -122,6 +124,7 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
             strategy.optimizer.penalty = self.penalty
         strategy.optimizer.state.clear()
         self._available = int((~model.worker.fixed[model.worker.layout.hidden]).sum())
+        self._drawn = model.index
         self._rates = [group["lr"] for group in strategy.optimizer.param_groups]
         self._steps = 0
         self._total = max(1, strategy.train_epochs * len(strategy.dataloader))
@@ -137,6 +140,9 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
                 group["lr"] = rate * share
 
     def before_forward(self, strategy, **kwargs) -> None:
+        worker = _model(strategy).worker
+        if worker.watch is not None and self._narrows(worker):
+            look(worker, strategy.optimizer, self._steps)
         # healing prices nothing, and answers as early
         healing = self._healing is not None
         _model(strategy).penalty = Penalty(early_readout=self.penalty.early_readout) if healing else self.penalty
@@ -165,6 +171,7 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
                     soft_threshold_(worker.W.data, lr * price)
             worker.hold()
         self._steps += 1
+        worker.look = False
         if worker.watch is not None and self._steps % self.options.window == 0:
             self.compact(strategy)
         epoch = len(strategy.dataloader)
@@ -174,19 +181,17 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
     def compact(self, strategy) -> None:
         """Drops the free neurons that nothing has woken during the last window."""
         model, worker = _model(strategy), _model(strategy).worker
-        keep = worker.watch.awake() | worker.fixed
-        keep[worker.layout.inputs] = True
-        for port in worker.layout.ports.values():
-            keep[port] = True
-        if int(keep.sum()) < worker.S:
-            kept = keep.nonzero().flatten()
-            keep_only(worker, kept, strategy.optimizer)
-            model.index = model.index[kept]
-            strategy.optimized_param_id = dict(model.named_parameters())
+        kept = compact(worker, strategy.optimizer)
+        model.index = model.index[kept]
+        if self._narrows(worker):
+            model.index = model.index[narrow(worker, strategy.optimizer)]
+        strategy.optimized_param_id = dict(model.named_parameters())
         self._watch(worker)
 
     def after_training_epoch(self, strategy, **kwargs) -> None:
         worker = _model(strategy).worker
+        if isinstance(strategy.optimizer, Proximal):
+            strategy.optimizer.catch_up()
         if not bool(torch.isfinite(worker.W.data).all() and torch.isfinite(worker.b.data).all()):
             raise RunFailed(
                 f"task {_model(strategy).names[_label(strategy)]!r}: the weights are no longer finite after epoch "
@@ -199,6 +204,8 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
     def after_training_exp(self, strategy, **kwargs) -> None:
         model, worker = _model(strategy), _model(strategy).worker
         worker.watch = None
+        if self._narrows(worker):
+            self._widen(strategy)
         port = model.names[_label(strategy)]
         x, y = self._held_out or self.validation(strategy.experience)  # type: ignore[misc]
         if self._healing is None:  # a run that was stopped while it healed has settled already
@@ -257,6 +264,23 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
 
     def _watch(self, worker: URN) -> None:
         worker.watch = Watch(worker) if self.options.compaction and worker.iterations > 1 else None
+
+    def _narrows(self, worker: URN) -> bool:
+        every = worker.outputs_send or self.penalty.literal or self.penalty.ports
+        return self.options.active_sets and worker.layout.layers is None and not every
+
+    def _widen(self, strategy) -> None:
+        """Everything is computed again, and neurons have the order in which they were drawn."""
+        model, worker = _model(strategy), _model(strategy).worker
+        worker.declare_silent(None)
+        place = torch.empty(int(self._drawn.max()) + 1, dtype=torch.long)
+        place[self._drawn] = torch.arange(len(self._drawn))
+        order = place[model.index].argsort()
+        if bool((order.diff() == 1).all()):
+            return
+        keep_only(worker, order, strategy.optimizer)
+        model.index = model.index[order]
+        strategy.optimized_param_id = dict(model.named_parameters())
 
     def _ramp(self) -> float:
         if self._healing:

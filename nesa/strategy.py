@@ -200,6 +200,7 @@ class Pruning:
             heal_epochs=learner.heal_epochs,
             heal_lr=learner.heal_lr,
             compaction=learner.compaction,
+            active_sets=learner.active_sets,
             ramp=config.penalties.ramp,
             validation=lambda _: self._prepared(k),
             extra=lambda _: {"mean": self.tasks[k].mean, "std": self.tasks[k].std},

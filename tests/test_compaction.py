@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from urn.compaction import Watch, follow, keep_only
+from urn.compaction import LOOK, Watch, compact, follow, keep_only, look, narrow
 from urn.geometry import Layout
 from urn.network import URN
 from urn.optim import Proximal
@@ -181,3 +181,151 @@ def test_the_watch_sees_who_fired_at_which_iteration():
     assert not urn.watch.awake()[SILENT].any() and urn.watch.awake()[hidden].any()
     urn.watch.reset()
     assert not urn.watch.fired.any()
+
+
+# --- active sets ----------------------------------------------------------------------------------------------------
+
+
+def layered(inputs: str = "still") -> URN:
+    """4 inputs, 2 fixed and 18 free hidden neurons, which fire up to l = 1, 2, 3 or 4, by turns: they read the input,
+    and those that stop one l before they do. The first fixed neuron stops after l = 1."""
+    layout = Layout.flat(26, 4, {"a": 2})
+    generator = torch.Generator().manual_seed(5)
+    urn = URN(layout, 5, "residual_output", "linear", generator=generator, dtype=torch.float64)
+    W, b, fixed = urn.W.data.abs(), urn.b.data.clone(), torch.arange(26) < 6
+    stops = torch.arange(26) % 4 + 1
+    W[6:24, 4:24] *= stops[6:24, None] == stops[None, 4:24] + 1
+    W[6:24, 4:6] = 0
+    W[:4] = W[4:6, 4:] = 0
+    b[5] = 0.3
+    if inputs == "firing":
+        b[:4], W[4:24, 0] = 0.01, -5.0
+    urn.become(layout, W, b, fixed)
+    return urn
+
+
+def drive(count: int):
+    generator = torch.Generator().manual_seed(4)
+    for _ in range(count):
+        yield torch.rand(6, 4, dtype=torch.float64, generator=generator)
+
+
+def narrowed(inputs: str = "still", optimizer: torch.optim.Optimizer | None = None, urn: URN | None = None):
+    """The network, and the order that `narrow` has given it."""
+    urn = layered(inputs) if urn is None else urn
+    optimizer = optimizer or torch.optim.SGD(urn.parameters(), 0.0)
+    urn.watch = Watch(urn)
+    train(urn, optimizer, drive(2))
+    return urn, narrow(urn, optimizer)
+
+
+@pytest.mark.parametrize("inputs", ["still", "firing"])
+def test_active_sets_are_slices_within_one_another(inputs):
+    whole = layered(inputs)
+    urn, order = narrowed(inputs)
+    assert order.tolist() != list(range(26)) and sorted(order.tolist()) == list(range(26))
+    assert order[:4].tolist() == [0, 1, 2, 3] and order[24:].tolist() == [24, 25]
+    assert torch.equal(urn.fixed, whole.fixed[order]) and torch.equal(urn.W.data, whole.W.data[order][:, order])
+    fired = torch.zeros(5, 26, dtype=torch.bool)
+    for x in drive(2):
+        fired |= torch.stack([(N > 0).any(0) for N in whole.states(x)[:5]])
+    last = (fired[1:] * torch.arange(1, 5)[:, None]).amax(0)[order]
+    hidden = torch.arange(4, 24)
+    assert len(set(last[hidden].tolist())) >= 3
+    plan = urn._plan("a")
+    for level in range(1, 5):
+        computed = torch.zeros(26, dtype=torch.bool)
+        computed[plan.senders[level]] = True
+        assert isinstance(plan.senders[level], slice) and isinstance(plan.free[level], slice)
+        expected = last[6:24] >= level
+        assert torch.equal(computed[6:24], expected)
+        if inputs == "still":
+            assert torch.equal(computed[4:6], last[4:6] >= level)
+        else:  # input neurons send, so that fixed ones are computed at all l
+            assert bool(computed[:6].all())
+    assert (plan.reach is None) == (inputs == "firing")
+
+
+@pytest.mark.parametrize("inputs", ["still", "firing"])
+def test_they_change_no_answer_and_no_gradient(inputs):
+    whole = layered(inputs)
+    urn, order = narrowed(inputs)
+    free = ~urn.fixed
+    for recycle in (False, True):
+        urn.recycle_gradient = recycle
+        for x in drive(2):  # those that the watch has seen
+            for network in (whole, urn):
+                network.zero_grad()
+                logits, activity = network.forward_with_activity(x, None, (0.0, *[1e-3] * 5))
+                (logits.pow(2).sum() + activity).backward()
+            assert torch.allclose(urn(x), whole(x), rtol=1e-12)
+            one, two = urn.W.grad[free], whole.W.grad[order][:, order][free]
+            assert torch.allclose(one[:, :24], two[:, :24], rtol=1e-10, atol=1e-14)
+            if urn._plan("a").reach is not None:
+                outside = torch.ones_like(urn.W, dtype=torch.bool)
+                for top, bottom, left, right in urn._plan("a").reach:
+                    outside[top:bottom, left:right] = False
+                assert not urn.W.grad[outside].any() and outside[free].sum() > 50
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_with_and_without_them_training_agrees(name):
+    """In another order of neurons; what Proximal's weights out of reach have waited for is taken in closed form."""
+    whole, urn = layered(), layered()
+    one, two = OPTIMIZERS[name](whole), OPTIMIZERS[name](urn)
+    for optimizer in (one, two):
+        optimizer.param_groups[0]["lr"] = 1e-4
+    whole.watch = Watch(whole)
+    train(whole, one, drive(2))
+    _, order = narrowed(urn=urn, optimizer=two)
+    assert urn.silent is not None
+    for step, x in enumerate(drive(2 * LOOK), 1):
+        train(whole, one, [x])
+        look(urn, two, step)
+        train(urn, two, [x])
+        urn.look = False
+    close = {"rtol": 1e-3, "atol": 1e-6} if isinstance(two, Proximal) else {"rtol": 1e-8, "atol": 1e-10}
+    if isinstance(two, Proximal):
+        two.catch_up()
+    assert torch.allclose(urn.W, whole.W[order][:, order], **close)
+    assert torch.allclose(urn.b, whole.b[order], **close)
+    assert (urn.W - layered().W[order][:, order]).abs().max() > 1e-3
+
+
+def test_a_neuron_that_fires_again_is_seen_and_computed_again():
+    urn, _ = narrowed()
+    optimizer = torch.optim.SGD(urn.parameters(), 0.0)
+    early = int((urn.silent[2] & ~urn.fixed).nonzero()[0])
+    with torch.no_grad():
+        urn.b[early] += 5.0
+    urn.watch = Watch(urn)
+    for step, x in enumerate(drive(LOOK - 1), 1):
+        look(urn, optimizer, step)
+        train(urn, optimizer, [x])
+        urn.look = False
+    assert not urn.watch.fired[2, early]  # it is not computed there, so nobody knows
+    look(urn, optimizer, LOOK)
+    train(urn, optimizer, drive(1))
+    urn.look = False
+    assert urn.watch.fired[2, early]
+    order = narrow(urn, optimizer)
+    assert urn.silent is None or not urn.silent[2, int((order == early).nonzero())]
+
+
+def test_sets_that_save_nothing_are_not_declared():
+    urn = network()
+    optimizer = torch.optim.SGD(urn.parameters(), 0.0)
+    urn.watch = Watch(urn)
+    urn.watch.fired[1:] = True
+    narrow(urn, optimizer)
+    assert urn.silent is None
+
+
+def test_dropping_keeps_what_the_watch_has_seen():
+    urn = network()
+    urn.watch = Watch(urn)
+    train(urn, torch.optim.SGD(urn.parameters(), 0.0), batches(3))
+    before = urn.watch.fired.clone()
+    kept = compact(urn)
+    assert urn.S == len(kept) < 18 and not set(SILENT) & set(kept.tolist())
+    assert torch.equal(urn.watch.fired, before[:, kept])

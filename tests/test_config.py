@@ -66,6 +66,7 @@ def test_defaults_are_those_of_the_contract():
         "heal_epochs": 4,
         "heal_lr": 1.0,
         "compaction": True,
+        "active_sets": True,
         "grow": True,
         "params": None,
     }

@@ -84,8 +84,8 @@ def step(urn: URN, optimizer: torch.optim.Optimizer, penalty: Penalty, x: torch.
 
 
 def on_the_device(urn: URN, monkeypatch) -> URN:
-    still = urn._still()  # looks at values: once for each set of neurons, not in a step
-    monkeypatch.setattr(URN, "_still", lambda self: still)
+    still = urn.still()  # looks at values: once for each set of neurons, not in a step
+    monkeypatch.setattr(URN, "still", lambda self: still)
     return urn.to(META)
 
 

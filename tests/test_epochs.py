@@ -146,6 +146,28 @@ def test_a_feedforward_network_goes_on_to_the_same_bits(place, tmp_path):
     same(tmp_path / "run", tmp_path / "whole")
 
 
+def test_weights_that_wait_for_their_steps_go_on_to_the_same_bits(place, tmp_path):
+    """Where input neurons never receive, synapses out of the gradient's reach take twenty steps together: kept was step
+    252, compaction had last looked after 248."""
+    still = long(place, "network.inputs_receive=false", "network.iterations=5", "network.update=plain")
+    run(still, out=tmp_path, name="whole", data=place / "data")
+    for name, forget in (("run", False), ("forgetful", True)):
+        with pytest.MonkeyPatch.context() as patch:
+            stop_at(patch, "step 253", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                run(still, out=tmp_path, name=name, data=place / "data", progress=Ear())
+        path = tmp_path / name / "tasks" / "five" / TRAINING
+        state = torch.load(path, weights_only=True)
+        waiting = state["training"]["optimizer"]["W"]
+        assert waiting["idle"][1] == 4 and len(waiting["idle"][0]) > 1
+        if forget:
+            del state["digest"], waiting["idle"]
+            torch.save(state | {"digest": digest(state)}, path)
+        assert resumed(place, tmp_path / name) == 2 * TASK - 252
+    same(tmp_path / "run", tmp_path / "whole")
+    assert digest(load_checkpoint(tmp_path / "forgetful", "six")) != digest(load_checkpoint(tmp_path / "whole", "six"))
+
+
 def test_compaction_has_dropped_neurons_and_its_window_was_open(place, tmp_path):
     """Without this the tests above would not show that the working set and who has fired are kept."""
     folder = stopped(place, tmp_path / "run", "step 250")
@@ -153,6 +175,7 @@ def test_compaction_has_dropped_neurons_and_its_window_was_open(place, tmp_path)
     assert (kept["epochs"], kept["batches"]) == (2, 72) and kept["steps"] == [216, 216, 216]
     n, fired = len(kept["index"]), unpack(kept["fired"])
     assert n < 8 * 8 * 4 + 5 and fired.shape == (3, n) and bool(fired.any())
+    assert unpack(kept["silent"]).shape == (3, n) and bool(unpack(kept["silent"]).any())
     assert any(row["neurons_claimed"] > 10 for row in read_accumulation(place / "whole"))
     W, moments = unpack(kept["W"]), kept["optimizer"]["W"]
     left = int((W != 0).sum())
@@ -169,13 +192,25 @@ def test_compaction_has_dropped_neurons_and_its_window_was_open(place, tmp_path)
     [
         (253, lambda kept: kept["optimizer"]["W"]["exp_avg"]["values"].zero_()),
         (253, lambda kept: kept["fired"]["values"].zero_()),
+        (253, lambda kept: kept.update(silent=None)),
+        (253, lambda kept: kept["index"].copy_(kept["index"].flip(0))),
         (253, lambda kept: kept["steps"].__setitem__(1, 0)),
         (253, lambda kept: kept.update(epochs=2)),
         (253, lambda kept: kept.update(batches=18)),
         (217, lambda kept: kept["optimizer"]["W"]["exp_avg"]["at"].zero_()),
         (217, lambda kept: kept["optimizer"]["W"]["exp_avg_sq"]["outer"][0].mul_(2)),
     ],
-    ids=["moments", "fired", "steps", "order", "place in the epoch", "condensed", "rows and columns"],
+    ids=[
+        "moments",
+        "fired",
+        "silent",
+        "neurons",
+        "steps",
+        "order",
+        "place in the epoch",
+        "condensed",
+        "rows and columns",
+    ],
 )
 def test_each_part_of_what_is_kept_matters(place, tmp_path, step, change):
     folder = stopped(place, tmp_path / "run", f"step {step}")

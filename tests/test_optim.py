@@ -266,3 +266,86 @@ def test_moments_that_are_all_zero_condense_to_zero():
     urn.W.data[0] = 0
     optimizer.condense()
     assert not bool(optimizer.state[urn.W]["exp_avg_sq"].any())
+
+
+# --- weights that wait -----------------------------------------------------------------------------------------------
+
+REACH = ((4, 10, 0, 4), (4, 7, 4, 10), (16, 18, 0, 10))
+WAITING = {
+    "adam": ("adam", Penalty("prox_adam", weight=0.01), {}),
+    "adam, lengths": ("adam", Penalty("prox_adam", weight=0.01, synapse_length=0.01), {}),
+    "adam, decoupled": ("adam", Penalty("prox_decoupled", weight=0.05), {}),
+    "adamw": ("adamw", Penalty("prox_adam", weight=0.01), {"weight_decay": 0.2}),
+    "sgd": ("sgd", Penalty("prox_decoupled", weight=0.05), {}),
+    "sgd with momentum": ("sgd", Penalty("prox_decoupled", weight=0.05, synapse_length=0.02), {"momentum": 0.9}),
+    "no price": ("adam", Penalty(), {}),
+}
+
+
+def reaching(name: str, reach: tuple | None, count: int = 20) -> tuple[URN, Proximal]:
+    """200 steps everywhere, then `count` whose gradient is zero outside of REACH, and said to be where `reach` is."""
+    base, penalty, options = WAITING[name]
+    urn = network(fixed=(0, 1, 2, 3))
+    optimizer = Proximal(urn, base, 1e-3, penalty=penalty, **options)
+    generator = torch.Generator().manual_seed(2)
+    inside = torch.zeros(18, 18, dtype=torch.bool)
+    for top, bottom, left, right in REACH:
+        inside[top:bottom, left:right] = True
+    for step in range(200 + count):
+        urn.W.grad, urn.b.grad = (
+            torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in (urn.W, urn.b)
+        )
+        if step >= 200:
+            urn.W.grad *= inside
+            urn._reached = {reach}
+        optimizer.ramp = min(1.0, step / 210)
+        optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / 400)
+        optimizer.step()
+    return urn, optimizer
+
+
+@pytest.mark.usefixtures("short_strips")
+@pytest.mark.parametrize("name", list(WAITING))
+def test_waiting_and_catching_up_is_stepping(name):
+    """Inside of the reach to the last bit; outside to what the metric changes in 20 steps, and to the same zeros."""
+    (whole, _), (urn, optimizer), (before, _) = reaching(name, None), reaching(name, REACH), reaching(name, None, 0)
+    inside = torch.zeros(18, 18, dtype=torch.bool)
+    for top, bottom, left, right in REACH:
+        inside[top:bottom, left:right] = True
+    assert torch.equal(urn.W[inside], whole.W[inside]) and torch.equal(urn.b, whole.b)
+    assert torch.equal(urn.W[~inside], before.W[~inside])
+    assert not torch.equal(whole.W[~inside], before.W[~inside]) or name == "sgd"
+    optimizer.catch_up()
+    assert torch.equal(urn.W[inside], whole.W[inside]) and torch.equal(urn.W[:4], before.W[:4])
+    moved = (whole.W - before.W)[~inside].abs().max()
+    assert (urn.W - whole.W).abs().max() <= 0.03 * moved
+    assert ((urn.W == 0) == (whole.W == 0)).float().mean() > 0.98
+    after = urn.W.detach().clone()
+    optimizer.catch_up()
+    assert torch.equal(urn.W, after)
+
+
+def test_a_new_reach_does_not_forget_what_waits():
+    urn, optimizer = reaching("adam", REACH)
+    other, known = reaching("adam", REACH)
+    known.catch_up()
+    for network_, proximal in ((urn, optimizer), (other, known)):
+        network_.W.grad = torch.ones_like(network_.W)
+        network_._reached = {None}
+        proximal.step()
+    assert torch.equal(urn.W, other.W)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "options"),
+    [(Penalty("subgradient", weight=0.01), {}), (Penalty("prox_adam", weight=0.01), {"weight_decay": 0.1})],
+    ids=["subgradient", "decay in the gradient"],
+)
+def test_where_a_weight_without_gradient_does_more_nothing_waits(penalty, options):
+    urn = network()
+    optimizer = Proximal(urn, "adam", 1e-2, penalty=penalty, **options)
+    urn.W.grad, urn.b.grad = torch.zeros_like(urn.W), torch.zeros_like(urn.b)
+    before = urn.W.detach().clone()
+    urn._reached = {REACH}
+    optimizer.step()
+    assert (urn.W[10:16, 4:16] != before[10:16, 4:16]).all()

@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from urn.compaction import Watch, keep_only
+from urn import compaction
+from urn.compaction import Watch, look, narrow
 from urn.geometry import Layout
 from urn.network import URN
 from urn.optim import Proximal
@@ -33,6 +34,7 @@ CASES |= {
     "one iteration": {"iterations": 1},
     "two iterations": {"iterations": 2},
     "compaction": {"compact": 20, "penalty": Penalty("prox_adam", weight=0.2, activity=0.05)},
+    "active sets": {"compact": 20, "sets": True, "penalty": Penalty("prox_adam", weight=0.2, activity=0.05)},
     "rectified outputs": {"output": "relu"},
     "momentum": {"base": "sgd", "lr": 1e-2, "momentum": 0.9},
     "subgradient": {"penalty": Penalty("subgradient", weight=1e-3, activity=1e-3)},
@@ -55,6 +57,7 @@ def train(
     base: str = "adam",
     lr: float = 5e-3,
     compact: int = 0,
+    sets: bool = False,
     sequence: bool = False,
     support: bool = False,
     literal: bool = False,
@@ -77,10 +80,12 @@ def train(
     optimizer = Proximal(urn, base, lr, penalty=penalty, **options)
     urn.recycle_gradient = recycle
     urn.watch = Watch(urn) if compact else None
-    losses, sizes = [], []
+    losses, sizes, narrowed = [], [], []
     for step in range(STEPS):
         shape = (B, iterations, D_IN) if sequence else (B, D_IN)
         x, y = torch.randn(shape, generator=generator), torch.randint(3, (B,), generator=generator)
+        if sets:
+            look(urn, optimizer, step)
         optimizer.zero_grad()
         costs = penalty.activity_costs(iterations, B)
         logits, activity = urn.forward_with_activity(x, "a", costs, literal=literal, every=every)
@@ -90,9 +95,10 @@ def train(
         optimizer.step()
         losses.append(float(loss.detach()))
         if compact and (step + 1) % compact == 0:
-            keep = urn.watch.awake() | urn.fixed
-            keep[torch.cat([urn.layout.inputs, *urn.layout.ports.values()])] = True
-            keep_only(urn, keep.nonzero().flatten(), optimizer)
+            compaction.compact(urn, optimizer)
+            if sets:
+                narrow(urn, optimizer)
+                narrowed.append(int(urn.silent.sum()) if urn.silent is not None else 0)
             urn.watch = Watch(urn)
         sizes.append(urn.S)
     state = {key: value for key, value in optimizer.state[urn.W].items() if torch.is_tensor(value) and value.dim()}
@@ -108,7 +114,15 @@ def train(
     with torch.no_grad():
         answers["logits, put together"] = urn(unseen, "b")
     assert urn.share.world == 1 and torch.equal(urn.W.data, collected["W"])  # type: ignore[arg-type]
-    return {"losses": losses, "sizes": sizes, "bytes": size, "first": (W, b), **collected, **answers}
+    return {
+        "losses": losses,
+        "sizes": sizes,
+        "narrowed": narrowed,
+        "bytes": size,
+        "first": (W, b),
+        **collected,
+        **answers,
+    }
 
 
 def rank(number: int, folder: str) -> None:
@@ -136,8 +150,8 @@ def test_two_processes_train_as_one_does(ranks, one, name):
     alone = one[name]
     for part in (found[name] for found in ranks):
         assert part["losses"] == pytest.approx(alone["losses"], abs=1e-5)
-        assert part["sizes"] == alone["sizes"]
-        for key in set(alone) - {"losses", "sizes", "bytes", "first"}:
+        assert part["sizes"] == alone["sizes"] and part["narrowed"] == alone["narrowed"]
+        for key in set(alone) - {"losses", "sizes", "narrowed", "bytes", "first"}:
             assert torch.allclose(part[key], alone[key], atol=2e-4), key
     assert all(torch.equal(ranks[0][name][key], ranks[1][name][key]) for key in ("logits", "states", "W"))
     assert len(set(alone["losses"])) == STEPS and (alone["W"] != 0).any()
@@ -146,6 +160,7 @@ def test_two_processes_train_as_one_does(ranks, one, name):
 def test_the_cases_are_about_something(one):
     """Weights are cut to exact zeros, and neurons leave."""
     assert one["compaction"]["sizes"][-1] < one["compaction"]["sizes"][0]
+    assert any(one["active sets"]["narrowed"])
     free = torch.ones(59).bool().index_fill(0, torch.tensor(CLAIMED), False)
     assert 0.05 < (one["residual_both"]["W"][free] == 0).float().mean() < 0.95
 
@@ -162,7 +177,7 @@ def test_claimed_rows_keep_their_bits_on_every_rank(ranks, name):
 @pytest.mark.parametrize("name", list(CASES))
 def test_each_process_has_at_most_55_percent_of_the_memory(ranks, one, name):
     """Of W, its gradient and each moment. After compaction the halves are even by chance alone; they only shrink."""
-    whole = 4 * LAYOUT.S**2 if name == "compaction" else None
+    whole = 4 * LAYOUT.S**2 if "compact" in CASES[name] else None
     for found in ranks:
         assert found[name]["bytes"].keys() == one[name]["bytes"].keys() >= {"W", "gradient"}
         for key, size in found[name]["bytes"].items():

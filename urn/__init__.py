@@ -4,7 +4,7 @@ Needs torch, numpy and scipy alone; knows no tasks, files or curricula. The meas
 proof that a structure is real in `urn.proof`.
 """
 
-from urn.compaction import Watch, follow, keep_only
+from urn.compaction import Watch, compact, follow, keep_only, look, narrow
 from urn.embedding import embed, extract
 from urn.geometry import Layout, Metric
 from urn.network import URN
@@ -22,11 +22,14 @@ __all__ = [
     "Proximal",
     "Update",
     "Watch",
+    "compact",
     "embed",
     "extract",
     "follow",
     "keep_only",
     "literal_penalty",
+    "look",
+    "narrow",
     "shard",
     "unshard",
 ]

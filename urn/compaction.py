@@ -2,22 +2,30 @@
 
 A neuron that never fires on the data sends nothing and gets no task gradient. Leaving it out changes the result only
 where a later change of its inputs would have woken it; that is why compaction is a switch.
+
+Most neurons fall silent at late iterations long before they do at all of them. Active sets (`narrow`) leave out those
+that have not fired from some l on, there alone. Neurons are sorted by their last l, so that the sets are slices of one
+another and the products between them are blocks of W; every `LOOK`-th step (`look`) computes all neurons at all l, so
+that one that would fire again is seen, and gets its gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from urn.network import URN
+from urn.optim import Proximal
 
 
 @torch.no_grad()
 def keep_only(urn: URN, keep: Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Shrinks `urn` in place to the neurons `keep` (n,), ascending local indices, and gathers the optimiser's state
-    (every state tensor with the shape of its parameter) in the same way."""
+    """Shrinks `urn` in place to the neurons `keep` (n,), local indices in the new order, and gathers the optimiser's
+    state (every state tensor with the shape of its parameter) in the same way."""
+    _catch_up(optimizer)
     old_W, old_b = urn.W, urn.b
     where, rows = keep.to(old_W.device), urn.share.rows(keep).to(old_W.device)
 
@@ -50,6 +58,63 @@ def follow(
             optimizer.state[new] = {k: carry(v) if same[k] else v for k, v in state.items()}
 
 
+def compact(urn: URN, optimizer: torch.optim.Optimizer | None = None) -> Tensor:
+    """Drops the free hidden neurons that the watch of `urn` has not seen fire; returns the local indices (n,) of those
+    that are left."""
+    keep = urn.watch.awake() | urn.fixed
+    keep[urn.layout.inputs] = True
+    for port in urn.layout.ports.values():
+        keep[port] = True
+    kept, watch = keep.nonzero().flatten(), urn.watch
+    if len(kept) < urn.S:
+        keep_only(urn, kept, optimizer)
+        watch.fired = watch.fired[:, kept.to(watch.fired.device)]
+        urn.watch = watch
+    return kept
+
+
+LOOK = 20
+WORTH = 0.9  # of the products must not be exceeded by those of active sets: one product is faster than several
+
+
+def look(urn: URN, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Before step number `step`, and `urn.look = False` after it: is it one that leaves nothing out?"""
+    urn.look = step % LOOK == 0
+    if urn.look:
+        _catch_up(optimizer)
+
+
+@torch.no_grad()
+def narrow(urn: URN, optimizer: torch.optim.Optimizer) -> Tensor:
+    """Sorts the neurons of `urn` by the last l at which its watch has seen them fire, and declares them silent after
+    it. Returns their order (S,), which is inputs, fixed, free, ports.
+
+    Where input neurons send, fixed neurons are computed at all l, so that all sets stay slices."""
+    I, layout, fixed = urn.iterations, urn.layout, urn.fixed
+    level = torch.arange(I)[:, None]
+    last = (urn.watch.fired.cpu() * level).amax(0)
+    kind = 2 - fixed.long()
+    kind[layout.inputs] = 0
+    for port in layout.ports.values():
+        kind[port] = 3
+    last[(kind == 0) | (kind == 3)] = I - 1
+    if bool((~urn.still())[layout.inputs].any()):
+        last[fixed] = I - 1
+    order = (kind * 2 * I + torch.where(kind == 2, I - last, last)).argsort(stable=True)
+    if bool((order.diff() != 1).any()):
+        keep_only(urn, order, optimizer)
+    last, kind = last[order], kind[order]
+    counts = [int(((last >= now) & (kind % 3 > 0)).sum()) for now in range(1, I)]
+    sparse = sum(a * b for a, b in pairwise(counts)) < WORTH * len(counts[1:]) * int((kind % 3 > 0).sum()) ** 2
+    urn.declare_silent(last < level if sparse else None)
+    return order
+
+
+def _catch_up(optimizer: torch.optim.Optimizer | None) -> None:
+    if isinstance(optimizer, Proximal):
+        optimizer.catch_up()
+
+
 class Watch:
     """Remembers which senders have fired at which iteration since the last `reset`.
 
@@ -61,7 +126,6 @@ class Watch:
 
     def reset(self) -> None:
         self.fired = torch.zeros(self.urn.iterations, self.urn.S, dtype=torch.bool, device=self.urn.W.device)
-        self.batches = 0
 
     def see(self, level: int, neurons: slice | Tensor, N: Tensor) -> None:
         self.fired[level, neurons] |= N.amax(0) > 0

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from torch import Tensor
 from urn.sharding import Share, Spots
 
 Index = slice | Tensor
+Reach = tuple[tuple[int, int, int, int], ...]  # rectangles of W, apart from each other: first and last row and column
 
 
 def as_index(indices: Tensor, device: torch.device) -> Index:
@@ -81,7 +83,8 @@ class Plan:
     counts. refed[l]: under a residual input rule, where firing input neurons sit in senders[l] and
     which components of x they show. driven: whether the input port drives at every l. uniform: the same sets at
     every l, so that the gradient of W is one product. disjoint: the gradient's blocks are views, any two of them the
-    same or apart.
+    same or apart. reach: where all sets are views, input neurons never fire and the senders of l are among those of
+    l - 1, the rectangles of W that its gradient can fill.
     """
 
     iterations: int
@@ -105,6 +108,7 @@ class Plan:
     driven: bool
     uniform: bool
     disjoint: bool
+    reach: Reach | None
     residual_output: bool
     linear_output: bool
 
@@ -165,9 +169,27 @@ def make_plan(
         disjoint=(uniform or len(torch.cat(both).unique()) == sum(map(len, both)))
         and not any(bool(is_input[senders].any()) for senders in both)
         and _views(inputs, port, *both, *(T for _, T in sets)),
+        reach=_reach(inputs, share.rows(port), both, [T for _, T in own], is_input),
         residual_output=residual_output,
         linear_output=linear_output,
     )
+
+
+def _reach(inputs: Tensor, port: Tensor, both: Sequence[Tensor], own_free: Sequence[Tensor], is_input: Tensor):
+    """What `Plan` says of its reach. port and own_free[l] are rows of W, inputs and the senders both[l] are columns."""
+    sets = [both[1], *both[2:]] if len(both) > 1 else []
+    nested = all(bool(torch.isin(after, before).all()) for before, after in pairwise(sets))
+    fed = any(bool(is_input[senders].any()) for senders in sets)
+    if fed or not nested or not _views(inputs, port, *sets, *own_free):
+        return None
+    first, second = (own_free[l] if l < len(own_free) else own_free[0] for l in (1, 2))
+    senders = sets[0] if sets else inputs[:0]
+    rectangles = ((first, inputs), (second, senders), (port, inputs), (port, senders))
+    return tuple((*_ends(rows), *_ends(columns)) for rows, columns in rectangles if len(rows) and len(columns))
+
+
+def _ends(run: Tensor) -> tuple[int, int]:
+    return int(run[0]), int(run[-1]) + 1
 
 
 def _views(*sets: Tensor) -> bool:
@@ -190,8 +212,11 @@ class Slab:
         kept = self.gradient
         if kept is None or (kept.shape, kept.dtype, kept.device) != (W.shape, W.dtype, W.device):
             self.gradient = kept = torch.zeros_like(W)
-        elif self.plan is not plan or self.every != every or not plan.disjoint:
+        elif self.plan is not plan or self.every != every or not (plan.disjoint or plan.reach):
             kept.zero_()
+        elif not plan.disjoint:
+            for top, bottom, left, right in plan.reach or ():
+                kept[top:bottom, left:right].zero_()
         self.plan, self.every = plan, every
         return kept
 

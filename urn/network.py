@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from urn.geometry import Layout
-from urn.iteration import Iterate, Plan, Slab, as_index, make_plan
+from urn.iteration import Iterate, Plan, Reach, Slab, as_index, make_plan
 from urn.sharding import Share
 from urn.updates import find_update
 
@@ -70,6 +70,7 @@ class URN(nn.Module):
 
     recycle_gradient = False
     multiply: torch.dtype | None = None
+    look = False
 
     def become(
         self, layout: Layout, W: Tensor, b: Tensor, fixed: Tensor | None = None, share: Share | None = None
@@ -90,6 +91,7 @@ class URN(nn.Module):
                 )
             self.silent = layout.layer != torch.arange(self.iterations)[:, None]
         self.watch: Any = None  # a urn.compaction.Watch while training
+        self._reached: set[Reach | None] = set()  # by the forward passes since the last step
         self._plans: dict[tuple, Plan] = {}
         self._slab = Slab()
         self._held = None
@@ -128,9 +130,16 @@ class URN(nn.Module):
             self.b.data[rows] = b
 
     def declare_silent(self, silent: Tensor | None) -> None:
-        """silent: (I, S) bool, neurons to leave out at iteration l (entry 0 is unused); None computes all."""
+        """silent: (I, S) bool, neurons to leave out at iteration l (entry 0 is unused); None computes all. While
+        `look` is True they are computed nevertheless, to see who fires."""
         self.silent = silent
         self._plans.clear()
+
+    def take_reach(self) -> Reach | None:
+        """The rectangles of W outside of which there is no gradient, after forward passes that left neurons out; None
+        where it may be everywhere. Forgets these passes."""
+        reached, self._reached = self._reached, set()
+        return reached.pop() if len(reached) == 1 else None
 
     # --- outputs -------------------------------------------------------------------------------------------------
 
@@ -167,10 +176,14 @@ class URN(nn.Module):
             terms = [costs[level] * states[level][:, counted].abs().sum() for level in range(1, last)]
             activity = sum(terms, self.W.new_zeros(()))
             index = self._port(port)
+            self._reached.add(None)
             return (torch.stack([N[:, index] for N in states[1:]]) if every else states[-1][:, index]), activity
         slab = self._slab if self.recycle_gradient and self.W.grad is None else None
-        multiply = self.multiply if torch.is_grad_enabled() else None
-        return Iterate.apply(x, self.W, self.b, self._plan(port), costs, watch, slab, every, multiply)  # type: ignore
+        multiply, plan = None, self._plan(port)
+        if torch.is_grad_enabled():
+            multiply = self.multiply
+            self._reached.add(plan.reach if self._narrowed() and self.layout.layers is None else None)
+        return Iterate.apply(x, self.W, self.b, plan, costs, watch, slab, every, multiply)  # type: ignore
 
     def states(self, x: Tensor, port: str | None = None) -> list[Tensor]:
         """[N^(0), ..., N^(I)], each (B, S): the update rule to the letter, with full products. The reference for
@@ -251,15 +264,17 @@ class URN(nn.Module):
         )
 
     def _plan(self, port: str | None) -> Plan:
-        key = (port, self.W.device)
+        layout, I = self.layout, self.iterations
+        narrowed = self._narrowed()
+        key = (port, self.W.device, narrowed)
         if key not in self._plans:
-            layout, I = self.layout, self.iterations
-            sends = ~self._still()
+            sends = ~self.still()
             for other in layout.ports.values():
                 sends[other] = False
             computed = [sends] * I
-            if self.silent is not None:
-                computed = [sends & ~self.silent[level] for level in range(I)]
+            if narrowed:
+                assert self.silent is not None
+                computed = [sends & ~self.silent[level].cpu() for level in range(I)]
             if self.update.residual_input and I > 1 and bool(sends[layout.inputs].any()):
                 for level in range(1, I):  # the rule shows x at input neurons that fire: all of them, always
                     computed[level] = computed[level].index_fill(0, layout.inputs, True)
@@ -277,7 +292,10 @@ class URN(nn.Module):
             )
         return self._plans[key]
 
-    def _still(self) -> Tensor:
+    def _narrowed(self) -> bool:
+        return self.silent is not None and (not self.look or self.layout.layers is not None)
+
+    def still(self) -> Tensor:
         """(S,) fixed neurons that read nothing and so never fire: as a rule the input neurons."""
         rows = self.fixed[self.share.neurons].to(self.W.device)
         still = rows & (self.b.data <= 0)

@@ -1,28 +1,32 @@
 """One optimiser step for a URN: moments, prox and hold in one pass over W.
 
 `Proximal` updates the trainable rows only, so fixed rows keep their bits whatever the state says. It works through W
-in strips of rows that stay in the cache: gradient, moments, soft threshold and support touch memory once.
+in strips of rows that stay in the cache: gradient, moments, soft threshold and support touch memory once. Weights that
+a step's gradient cannot reach, because neurons are left out, wait: `catch_up` takes their steps together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from urn.geometry import Layout
+from urn.iteration import Reach
 from urn.network import URN
 from urn.penalties import Penalty, soft_threshold_
 
-KEPT = 1 << 25  # largest S x S whose prices are kept: 128 MB
+KEPT = 1 << 29  # largest S x S whose prices are kept: 2 GB; to compute them costs as much as the rest of a step
 STRIP = 1 << 17  # elements of W in one strip: with its gradient and two moments 2 MB, one core's cache
 WIDE_STRIP = 1 << 26  # the same on a GPU, where launches cost more than a cache gives
 
 
 Block = tuple[int, int, slice, bool]  # first and last row, columns, and whether some of its synapses may not exist
+Idle = tuple[Reach, int, float, float, float, float]  # what is waited outside of; steps; sums: see `Proximal._wait`
 
 
 class Proximal(torch.optim.Optimizer):
@@ -71,7 +75,12 @@ class Proximal(torch.optim.Optimizer):
         lr = float(group["lr"])
         rule = BASES[self.base]
         self.condensed = None
+        reach = urn.take_reach() if self._may_wait(group) else None
+        if (idle := self._idle()) is not None and idle[0] != reach:
+            self.catch_up()
         ranges, blocks, layout, neurons = self._where()
+        if reach is not None:
+            blocks = [(top, bottom, slice(left, right), urn.support is not None) for top, bottom, left, right in reach]
         for p in (urn.W, urn.b):
             if p.grad is None:
                 continue
@@ -84,6 +93,8 @@ class Proximal(torch.optim.Optimizer):
             coefficients = rule.coefficients(group, int(state["step"]))
             moments = [state[name] for name in rule.moments(group)]
             is_W = p is urn.W
+            if is_W and reach is not None:
+                state["idle"] = self._wait(reach, state.get("idle"), int(state["step"]))
             room = _room(p)
             scratch = torch.empty(max(room, p.shape[-1]), dtype=p.dtype, device=p.device) if is_W else None
             for first, last, columns, partial in blocks if is_W else [(*r, slice(None), False) for r in ranges]:
@@ -92,7 +103,7 @@ class Proximal(torch.optim.Optimizer):
                     rows = slice(start, min(start + strip, last))
                     spot = (rows, columns) if is_W else rows
                     w, g = p.data[spot], p.grad[spot]
-                    price = self._price(layout, neurons, rows, columns) if is_W else 0.0
+                    price = self._price(layout, neurons, rows, columns, self.ramp) if is_W else 0.0
                     priced = isinstance(price, Tensor) or price > 0
                     if priced and penalty.method == "subgradient":
                         g = g + price * w.sign()
@@ -117,6 +128,7 @@ class Proximal(torch.optim.Optimizer):
         `condensed` has of each moment until the next step: None, or the row (n,) and column (S,) whose outer product
         the zero weights have. Collective where the rows of W are with several processes."""
         urn = self.urn
+        self.catch_up()
         W, state = urn.W.data, self.state.get(urn.W, {})
         self.condensed = {}
         for name, moment in state.items():
@@ -132,6 +144,49 @@ class Proximal(torch.optim.Optimizer):
                 rows = slice(first, first + strip)
                 estimate = 0.0 if outer is None else torch.outer(outer[0][rows], outer[1])
                 moment[rows] = torch.where(W[rows] == 0, estimate, moment[rows])
+
+    @torch.no_grad()
+    def catch_up(self) -> None:
+        """Takes, in closed form, the steps that weights outside of the gradient's reach have waited for. Without a
+        gradient the moments decay as they would have; what is left of the first one moves the weight and the prox
+        shrinks it by the sums over these steps, both in the mean metric of these steps, which changes by 1 % in 20."""
+        if (idle := self._idle()) is None:
+            return
+        urn, penalty, (group,), rule = self.urn, self.penalty, self.param_groups, BASES[self.base]
+        reach, steps, tail, shrink, root, decay = idle
+        state = self.state[urn.W]
+        del state["idle"]
+        ranges, _, layout, neurons = self._where()
+        moments = [state[name] for name in rule.moments(group)]
+        for first, last, columns in _outside(ranges, urn.S, reach):
+            strip = max(1, _room(urn.W) // (columns.stop - columns.start))
+            for start in range(first, last, strip):
+                spot = (slice(start, min(start + strip, last)), columns)
+                w = urn.W.data[spot].mul_(decay)
+                metric = rule.drift(w, [m[spot] for m in moments], group, steps, tail, root / steps)
+                price = self._price(layout, neurons, *spot, shrink)
+                if isinstance(price, Tensor) or price > 0:
+                    if penalty.method == "prox_adam" and metric is not None:
+                        price = price / metric
+                    soft_threshold_(w, price)
+
+    def _may_wait(self, group: dict) -> bool:
+        """Does a weight without a gradient only decay and shrink?"""
+        free = not (self.penalty.weight or self.penalty.synapse_length) or self.penalty.method != "subgradient"
+        return free and (not group["weight_decay"] or BASES[self.base].decoupled)
+
+    def _idle(self) -> Idle | None:
+        return self.state[self.urn.W].get("idle") if self.urn.W in self.state else None
+
+    def _wait(self, reach: Reach, idle: Idle | None, step: int) -> Idle:
+        """Adds step number `step` to what is waited for outside of `reach`: how many steps, and their sums of the first
+        moment's share in a step, of lr * ramp and of the share of the metric's root; the product of decays."""
+        (group,), rule = self.param_groups, BASES[self.base]
+        lr = float(group["lr"])
+        _, steps, tail, shrink, root, decay = idle or (reach, 0, 0.0, 0.0, 0.0, 1.0)
+        moved, share = rule.idle(group, steps + 1, step)
+        decay *= 1 - lr * group["weight_decay"]
+        return reach, steps + 1, tail + lr * moved, shrink + lr * self.ramp, root + share, decay
 
     def _sums(self, moment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sums of W's moment over columns (n,), over rows (S,), and over both; in a feedforward network those of each
@@ -159,17 +214,17 @@ class Proximal(torch.optim.Optimizer):
             self._known, self._kept = (key, urn.support, (ranges, blocks, layout, neurons.to(device))), None
         return self._known[2]
 
-    def _price(self, layout: Layout, neurons: Tensor, rows: slice, columns: slice) -> Tensor | float:
-        """The price of a block of W, ramped. With synaptic length all prices are kept from step to step where they are
-        few; on a large network strips of them are computed again each time."""
+    def _price(self, layout: Layout, neurons: Tensor, rows: slice, columns: slice, scale: float) -> Tensor | float:
+        """The price of a block of W, times `scale`. With synaptic length all prices are kept from step to step where
+        they are few; on a large network strips of them are computed again each time."""
         W, penalty = self.urn.W, self.penalty
         if not penalty.synapse_length:
-            return penalty.weight * self.ramp
+            return penalty.weight * scale
         if W.numel() > KEPT:
-            return torch.as_tensor(penalty.price(layout, neurons[rows])).to(W)[:, columns].mul_(self.ramp)
+            return torch.as_tensor(penalty.price(layout, neurons[rows])).to(W)[:, columns].mul_(scale)
         if self._kept is None or self._kept[0] != penalty:
             self._kept = (penalty, torch.as_tensor(penalty.price(layout, neurons)).to(W))
-        return self._kept[1][rows, columns] * self.ramp
+        return self._kept[1][rows, columns] * scale
 
 
 class _Adam:
@@ -198,12 +253,31 @@ class _Adam:
         w.addcdiv_(m, metric, value=-lr / coefficients[0])
         return metric
 
+    @staticmethod
+    def idle(group: dict, steps: int, step: int) -> tuple[float, float]:
+        """After `steps` steps without a gradient, the last of them number `step`: what of the first moment moves the
+        weight, and of the second one's root is left in the metric."""
+        beta1, beta2 = group["betas"]
+        return beta1**steps / (1 - beta1**step), beta2 ** (steps / 2) / math.sqrt(1 - beta2**step)
+
+    @staticmethod
+    def drift(w: Tensor, moments: list[Tensor], group: dict, steps: int, tail: float, root: float) -> Tensor:
+        """`steps` steps without a gradient in place; returns their metric."""
+        (m, v), (beta1, beta2) = moments, group["betas"]
+        metric = v.sqrt().mul_(root).add_(group["eps"])
+        w.addcdiv_(m, metric, value=-tail)
+        m.mul_(beta1**steps)
+        v.mul_(beta2**steps)
+        return metric
+
 
 class _AdamW(_Adam):
     decoupled = True
 
 
 class _SGD:
+    decoupled = False
+
     @staticmethod
     def moments(group: dict) -> tuple[str, ...]:
         return ("momentum_buffer",) if group["momentum"] else ()
@@ -219,6 +293,16 @@ class _SGD:
         if moments:
             g = moments[0].mul_(group["momentum"]).add_(g)
         w.add_(g, alpha=-float(group["lr"]))
+
+    @staticmethod
+    def idle(group: dict, steps: int, step: int) -> tuple[float, float]:
+        return group["momentum"] ** steps, 1.0
+
+    @staticmethod
+    def drift(w: Tensor, moments: list[Tensor], group: dict, steps: int, tail: float, root: float) -> None:
+        if moments:
+            w.sub_(moments[0], alpha=tail)
+            moments[0].mul_(group["momentum"] ** steps)
 
 
 BASES = {"adam": _Adam, "adamw": _AdamW, "sgd": _SGD}
@@ -243,6 +327,20 @@ def _blocks(urn: URN) -> list[Block]:
         for columns in _ranges(layer == z - 1)
         for rows in _ranges(train & (layer[neurons] == z))
     ]
+
+
+def _outside(ranges: list[tuple[int, int]], S: int, reach: Reach) -> Iterator[tuple[int, int, slice]]:
+    """The rest of the rows `ranges` of W, as rectangles."""
+    cuts = sorted({row for rows in (*ranges, *(rectangle[:2] for rectangle in reach)) for row in rows})
+    for top, bottom in pairwise(cuts):
+        if not any(first <= top and bottom <= last for first, last in ranges):
+            continue
+        taken = sorted((left, right) for first, last, left, right in reach if first <= top and bottom <= last)
+        at = 0
+        for left, right in [*taken, (S, S)]:
+            if at < left:
+                yield top, bottom, slice(at, left)
+            at = max(at, right)
 
 
 def _ranges(mask: Tensor) -> list[tuple[int, int]]:
