@@ -14,6 +14,7 @@
     permuted    the same with pixels permuted: what of the gain is geometry?
     large       the same on 32 x 32 x 4 neurons, one for each pixel of a plane, and 30 epochs; the price of length is
                 halved, as lengths double
+    square      the same with lengths priced by their square, which spares near synapses and cuts far ones
     full        the paper's size, 60 x 60 x 6 neurons, with and without the length term, on images of 60 x 60
 
 Scale: 16 x 16 x 4 neurons and the output port at the centre of the last plane, I = 4, residual output, linear outputs,
@@ -71,6 +72,7 @@ class Setting:
     activity: float = 1e-3
     length: float = 0.0
     beta: float = 16.0
+    gamma: float = 1.0
     batch: int = 128
     lr: float = 1e-3
     epochs: int = 12
@@ -127,7 +129,7 @@ def train_urn(s: Setting, data: Data) -> tuple[URN, Layout]:
     W = urn.W.data
     W[layout.inputs] = 0
     urn.become(layout, W, urn.b.data, torch.zeros(urn.S, dtype=torch.bool).index_fill(0, layout.inputs, True))
-    penalty = Penalty("prox_adam", s.weight, s.activity, "mean", synapse_length=s.length, beta=s.beta)
+    penalty = Penalty("prox_adam", s.weight, s.activity, "mean", synapse_length=s.length, beta=s.beta, gamma=s.gamma)
     optimizer = Proximal(urn, "adam", s.lr, penalty=penalty)
     urn.recycle_gradient = True
     urn.watch = Watch(urn)
@@ -364,6 +366,12 @@ def large() -> Iterable[Setting]:
         yield from contrast(replace(LARGE, seed=seed))
     yield replace(LARGE, weight=1e-4)
     yield from nets(LARGE)
+    yield from contrast(replace(LARGE, window=100))[:2]
+
+
+def square() -> Iterable[Setting]:
+    for length in (3e-7, 1e-7, 1e-6):
+        yield replace(LARGE, window=100, length=length, gamma=2.0)
 
 
 def full() -> Iterable[Setting]:
@@ -395,7 +403,7 @@ def nets(s: Setting) -> tuple[Setting, Setting]:
     return replace(none, model="mlp", hidden=LIVE), replace(none, model="local", radius=2)
 
 
-STUDIES = {f.__name__: f for f in (prices, main, controls, depth, anchors, converged, permuted, large, full)}
+STUDIES = {f.__name__: f for f in (prices, main, controls, depth, anchors, converged, permuted, large, square, full)}
 
 
 def table(rows: list[dict[str, str]]) -> None:
