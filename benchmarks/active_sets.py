@@ -69,9 +69,7 @@ class Side:
             losses.append(float(loss.detach()))
             self.steps += 1
             if self.steps % WINDOW == 0:
-                compact(urn, optimizer)
-                if self.sets:
-                    narrow(urn, optimizer)
+                (narrow if self.sets else compact)(urn, optimizer)
                 urn.watch = Watch(urn)
         return time.perf_counter() - began, sum(share) / len(share), sum(losses[-50:]) / len(losses[-50:])
 

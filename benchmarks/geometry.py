@@ -136,9 +136,7 @@ def train_urn(s: Setting, data: Data) -> tuple[URN, Layout]:
     began = time.perf_counter()
     for step, (pick, first) in enumerate(_batches(s, len(data.x), optimizer)):
         if step and (step % s.window == 0 if s.window else first):
-            true = true.take(compact(urn, optimizer))
-            if s.window:
-                true = true.take(narrow(urn, optimizer))
+            true = true.take((narrow if s.window else compact)(urn, optimizer))
             urn.watch = Watch(urn)
             print(f"step {step}: {len(true.hidden)} neurons, {time.perf_counter() - began:.0f} s", file=sys.stderr)
         if s.window:

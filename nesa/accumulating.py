@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nesa.accumulation import Accumulation, Claim, Rule
+from urn.compaction import keep_only
 from urn.geometry import Layout
 from urn.network import URN
 from urn.penalties import Early, Penalty, early_readouts
@@ -65,6 +66,13 @@ class AccumulatingURN(MultiTaskModule):
         self.worker.recycle_gradient, self.worker.multiply = self.recycle_gradient, self.multiply
         self.current = task
         return {old.W: self.worker.W, old.b: self.worker.b}
+
+    def keep(self, index: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Leaves the worker the neurons `index` (n,) of its own, global indices, in that order."""
+        place = torch.full((int(self.index.max()) + 1,), -1)
+        place[self.index] = torch.arange(len(self.index))
+        keep_only(self.worker, place[index], optimizer)
+        self.index = index
 
     def finish(self, **extra: Any) -> Claim:
         """Claims the settled worker's neurons for the current task."""

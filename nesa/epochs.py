@@ -18,7 +18,6 @@ from torch import Tensor
 from nesa.learner import Healing, NeuralPruning, SupervisedPlugin
 from nesa.packed import pack, unpack
 from nesa.stop import Stop
-from urn.compaction import keep_only
 
 if TYPE_CHECKING:
     from nesa.strategy import Observer, Schedule
@@ -125,10 +124,7 @@ class Keeper(SupervisedPlugin, supports_distributed=True):
         """Puts a worker that has just been drawn, its optimiser and the counters into `state`; returns the number of
         epochs of training that are done."""
         model, worker, optimizer, observer = strategy.model, strategy.model.worker, strategy.optimizer, self.observer
-        place = torch.full((int(model.index.max()) + 1,), -1)
-        place[model.index] = torch.arange(len(model.index))
-        keep_only(worker, place[state["index"]], optimizer)
-        model.index = state["index"]
+        model.keep(state["index"], optimizer)
         free = (~worker.fixed).to(worker.W.device)
         for name, p in (("W", worker.W), ("b", worker.b)):
             p.data[free] = unpack(state[name]).to(p.device)

@@ -25,7 +25,7 @@ from nesa.accumulating import AccumulatingURN
 from nesa.errors import RunFailed, UserError
 from nesa.seeds import derive
 from nesa.settling import Settled, accuracy, advice, settle
-from urn.compaction import Watch, compact, follow, keep_only, look, narrow
+from urn.compaction import Watch, compact, follow, look, narrow
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty, early_loss, soft_threshold_
@@ -181,10 +181,8 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
     def compact(self, strategy) -> None:
         """Drops the free neurons that nothing has woken during the last window."""
         model, worker = _model(strategy), _model(strategy).worker
-        kept = compact(worker, strategy.optimizer)
-        model.index = model.index[kept]
-        if self._narrows(worker):
-            model.index = model.index[narrow(worker, strategy.optimizer)]
+        leave_out = narrow if self._narrows(worker) else compact
+        model.index = model.index[leave_out(worker, strategy.optimizer)]
         strategy.optimized_param_id = dict(model.named_parameters())
         self._watch(worker)
 
@@ -273,14 +271,10 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
         """Everything is computed again, and neurons have the order in which they were drawn."""
         model, worker = _model(strategy), _model(strategy).worker
         worker.declare_silent(None)
-        place = torch.empty(int(self._drawn.max()) + 1, dtype=torch.long)
-        place[self._drawn] = torch.arange(len(self._drawn))
-        order = place[model.index].argsort()
-        if bool((order.diff() == 1).all()):
-            return
-        keep_only(worker, order, strategy.optimizer)
-        model.index = model.index[order]
-        strategy.optimized_param_id = dict(model.named_parameters())
+        index = self._drawn[torch.isin(self._drawn, model.index)]
+        if not torch.equal(index, model.index):
+            model.keep(index, strategy.optimizer)
+            strategy.optimized_param_id = dict(model.named_parameters())
 
     def _ramp(self) -> float:
         if self._healing:

@@ -199,7 +199,7 @@ def layered(inputs: str = "still") -> URN:
     W[:4] = W[4:6, 4:] = 0
     b[5] = 0.3
     if inputs == "firing":
-        b[:4], W[4:24, 0] = 0.01, -5.0
+        b[0], b[1:4], W[4:24, 0] = 0.05, 1e-6, -0.5
     urn.become(layout, W, b, fixed)
     return urn
 

@@ -349,3 +349,16 @@ def test_where_a_weight_without_gradient_does_more_nothing_waits(penalty, option
     urn._reached = {REACH}
     optimizer.step()
     assert (urn.W[10:16, 4:16] != before[10:16, 4:16]).all()
+
+
+def test_absent_synapses_stay_absent_while_others_wait():
+    support = torch.rand(18, 18, generator=torch.Generator().manual_seed(4)) < 0.6
+    urn = network(support=support)
+    optimizer = Proximal(urn, "adam", 1e-2, penalty=Penalty("prox_adam", weight=1e-4))
+    for reach in (None, None, REACH, REACH):
+        urn.W.grad, urn.b.grad = torch.ones_like(urn.W), torch.ones_like(urn.b)
+        urn._reached = {reach}
+        optimizer.step()
+    before = urn.W.detach().clone()
+    optimizer.catch_up()
+    assert not urn.W[~support].any() and not torch.equal(urn.W, before)

@@ -95,9 +95,8 @@ def train(
         optimizer.step()
         losses.append(float(loss.detach()))
         if compact and (step + 1) % compact == 0:
-            compaction.compact(urn, optimizer)
+            (narrow if sets else compaction.compact)(urn, optimizer)
             if sets:
-                narrow(urn, optimizer)
                 narrowed.append(int(urn.silent.sum()) if urn.silent is not None else 0)
             urn.watch = Watch(urn)
         sizes.append(urn.S)

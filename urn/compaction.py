@@ -24,7 +24,7 @@ from urn.optim import Proximal
 @torch.no_grad()
 def keep_only(urn: URN, keep: Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Shrinks `urn` in place to the neurons `keep` (n,), local indices in the new order, and gathers the optimiser's
-    state (every state tensor with the shape of its parameter) in the same way."""
+    state (every state tensor with the shape of its parameter) and what its watch has seen in the same way."""
     _catch_up(optimizer)
     old_W, old_b = urn.W, urn.b
     where, rows = keep.to(old_W.device), urn.share.rows(keep).to(old_W.device)
@@ -34,12 +34,14 @@ def keep_only(urn: URN, keep: Tensor, optimizer: torch.optim.Optimizer | None = 
         return value.index_select(1, where) if value.dim() == 2 else value
 
     urn.support = None if urn.support is None else carry(urn.support)
-    silent, share = urn.silent, urn.share.take(keep)
+    silent, share, watch = urn.silent, urn.share.take(keep), urn.watch
     urn.become(urn.layout.take(keep), carry(old_W.data), carry(old_b.data), urn.fixed[keep], share)
     if optimizer is not None:
         follow(optimizer, {old_W: urn.W, old_b: urn.b}, carry)
     if silent is not None:
         urn.declare_silent(silent[:, keep])
+    if watch is not None:
+        watch.fired, urn.watch = watch.fired[:, where], watch
 
 
 def follow(
@@ -61,16 +63,18 @@ def follow(
 def compact(urn: URN, optimizer: torch.optim.Optimizer | None = None) -> Tensor:
     """Drops the free hidden neurons that the watch of `urn` has not seen fire; returns the local indices (n,) of those
     that are left."""
+    kept = _wanted(urn)
+    if len(kept) < urn.S:
+        keep_only(urn, kept, optimizer)
+    return kept
+
+
+def _wanted(urn: URN) -> Tensor:
     keep = urn.watch.awake() | urn.fixed
     keep[urn.layout.inputs] = True
     for port in urn.layout.ports.values():
         keep[port] = True
-    kept, watch = keep.nonzero().flatten(), urn.watch
-    if len(kept) < urn.S:
-        keep_only(urn, kept, optimizer)
-        watch.fired = watch.fired[:, kept.to(watch.fired.device)]
-        urn.watch = watch
-    return kept
+    return keep.nonzero().flatten()
 
 
 LOOK = 20
@@ -86,8 +90,8 @@ def look(urn: URN, optimizer: torch.optim.Optimizer, step: int) -> None:
 
 @torch.no_grad()
 def narrow(urn: URN, optimizer: torch.optim.Optimizer) -> Tensor:
-    """Sorts the neurons of `urn` by the last l at which its watch has seen them fire, and declares them silent after
-    it. Returns their order (S,), which is inputs, fixed, free, ports.
+    """Does what `compact` does, sorts the neurons that are left by the last l at which the watch has seen them fire,
+    and declares them silent after it. Returns their local indices (n,) in the new order: inputs, fixed, free, ports.
 
     Where input neurons send, fixed neurons are computed at all l, so that all sets stay slices."""
     I, layout, fixed = urn.iterations, urn.layout, urn.fixed
@@ -100,8 +104,9 @@ def narrow(urn: URN, optimizer: torch.optim.Optimizer) -> Tensor:
     last[(kind == 0) | (kind == 3)] = I - 1
     if bool((~urn.still())[layout.inputs].any()):
         last[fixed] = I - 1
-    order = (kind * 2 * I + torch.where(kind == 2, I - last, last)).argsort(stable=True)
-    if bool((order.diff() != 1).any()):
+    wanted = _wanted(urn)
+    order = wanted[(kind * 2 * I + torch.where(kind == 2, I - last, last))[wanted].argsort(stable=True)]
+    if len(order) < urn.S or bool((order.diff() != 1).any()):
         keep_only(urn, order, optimizer)
     last, kind = last[order], kind[order]
     counts = [int(((last >= now) & (kind % 3 > 0)).sum()) for now in range(1, I)]

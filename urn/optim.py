@@ -169,6 +169,8 @@ class Proximal(torch.optim.Optimizer):
                     if penalty.method == "prox_adam" and metric is not None:
                         price = price / metric
                     soft_threshold_(w, price)
+                if urn.support is not None:
+                    w.mul_(urn.support[spot])
 
     def _may_wait(self, group: dict) -> bool:
         """Does a weight without a gradient only decay and shrink?"""
