@@ -368,7 +368,7 @@ def large() -> Iterable[Setting]:
 
 
 def square() -> Iterable[Setting]:
-    for length in (3e-7, 1e-7, 1e-6):
+    for length in (3e-7, 1e-7, 1e-6, 3e-6, 1e-5):
         yield replace(LARGE, window=100, length=length, gamma=2.0)
 
 
