@@ -15,6 +15,8 @@
     large       the same on 32 x 32 x 4 neurons, one for each pixel of a plane, and 30 epochs; the price of length is
                 halved, as lengths double
     square      the same with lengths priced by their square, which spares near synapses and cuts far ones
+    local       the same with activity a tenth as dear, so that more neurons live: prices, then with and without the
+                length term and with weights that are dearer instead, 3 seeds; pixels permuted, distances shuffled
     full        the paper's size, 60 x 60 x 6 neurons, with and without the length term, on images of 60 x 60
 
 Scale: 16 x 16 x 4 neurons and the output port at the centre of the last plane, I = 4, residual output, linear outputs,
@@ -59,7 +61,7 @@ class Setting:
     """Which run a row is. model: urn, linear, mlp, local. images: photos, permuted (one order of pixels for all
     images) or gaussian. metric: true, or shuffled (neurons trade their places for the length term). hidden: of the
     MLP. radius: of the locally connected net's neighbourhoods, in neurons. window: steps after which silent neurons are
-    dropped, with active sets at each iteration; 0: after each epoch, without."""
+    dropped, with active sets at each iteration; 0: after each epoch, without. warmup: steps on which the rate rises."""
 
     model: str = "urn"
     images: str = "photos"
@@ -79,6 +81,7 @@ class Setting:
     hidden: int = 0
     radius: int = 0
     window: int = 0
+    warmup: int = 0
     seed: int = 0
 
 
@@ -133,18 +136,22 @@ def train_urn(s: Setting, data: Data) -> tuple[URN, Layout]:
     optimizer = Proximal(urn, "adam", s.lr, penalty=penalty)
     urn.recycle_gradient = True
     urn.watch = Watch(urn)
-    began = time.perf_counter()
+    began, total = time.perf_counter(), 0.0
     for step, (pick, first) in enumerate(_batches(s, len(data.x), optimizer)):
         if step and (step % s.window == 0 if s.window else first):
             true = true.take((narrow if s.window else compact)(urn, optimizer))
             urn.watch = Watch(urn)
-            print(f"step {step}: {len(true.hidden)} neurons, {time.perf_counter() - began:.0f} s", file=sys.stderr)
+            took, mean = time.perf_counter() - began, total / (s.window or len(data.x) // s.batch)
+            print(f"step {step}: {len(true.hidden)} neurons, loss {mean:.3f}, {took:.0f} s", file=sys.stderr)
+            total = 0.0
         if s.window:
             look(urn, optimizer, step)
         optimizer.zero_grad()
         logits, activity = urn.forward_with_activity(data.x[pick], PORT, penalty.activity_costs(s.I, len(pick)))
-        (nn.functional.cross_entropy(logits, data.y[pick]) + activity).backward()
+        loss = nn.functional.cross_entropy(logits, data.y[pick])
+        (loss + activity).backward()
         optimizer.step()
+        total += float(loss.detach())
     optimizer.catch_up()
     urn.declare_silent(None)
     return urn, true
@@ -200,7 +207,8 @@ def _batches(s: Setting, n: int, optimizer: torch.optim.Optimizer) -> Iterable[t
         order = torch.randperm(n, generator=generator)
         for k in range(n // s.batch):
             done = epoch * (n // s.batch) + k
-            optimizer.param_groups[0]["lr"] = s.lr * (1 + math.cos(math.pi * done / steps)) / 2
+            rise = min(1.0, (done + 1) / s.warmup) if s.warmup else 1.0
+            optimizer.param_groups[0]["lr"] = rise * s.lr * (1 + math.cos(math.pi * done / steps)) / 2
             yield order[k * s.batch : (k + 1) * s.batch], k == 0
 
 
@@ -372,20 +380,32 @@ def square() -> Iterable[Setting]:
         yield replace(LARGE, window=100, length=length, gamma=2.0)
 
 
+def local() -> Iterable[Setting]:
+    for seed in range(3):
+        s = replace(LOCAL, seed=seed)
+        yield from (s, without(s))
+        yield from (replace(s, images="permuted"), replace(without(s), images="permuted"))
+        yield from (replace(without(s), weight=3e-5), replace(s, metric="shuffled"))
+    for length in (3e-6, 3e-7, 1e-5):
+        yield replace(LOCAL, length=length)
+    yield replace(without(LOCAL), weight=1e-4)
+
+
 def full() -> Iterable[Setting]:
     for seed in range(3):
-        with_length, neither, _ = contrast(replace(PAPER, seed=seed))
-        yield from (with_length, neither)
+        s = replace(PAPER, seed=seed)
+        yield from (s, without(s))
+
+
+def without(s: Setting) -> Setting:
+    return replace(s, length=0.0, gamma=1.0)
 
 
 FULL = replace(WITHOUT, train=49_000, epochs=60)
 LARGE = replace(FULL, X=32, epochs=30)
-PAPER = replace(FULL, X=60, Z=6, epochs=30, window=100)
-DEAR = {  # by X, prices of length and weight, by validation images of seed 0; from 32 on the former falls as 1 / X
-    16: (1e-5, 1e-4),
-    32: (5e-6, 3e-5),
-    60: (2.7e-6, 3e-5),
-}
+LOCAL = replace(LARGE, activity=1e-4, length=1e-6, gamma=2.0, window=100)
+PAPER = replace(LOCAL, X=60, Z=6, length=3e-7, window=50, warmup=300)  # lengths double; W is too large for a cold start
+DEAR = {16: (1e-5, 1e-4), 32: (5e-6, 3e-5)}  # by X, prices of length and weight, by validation images of seed 0
 LIVE = 741  # hidden neurons of the MLP: what is live with the length term (seed 0)
 
 
@@ -401,7 +421,9 @@ def nets(s: Setting) -> tuple[Setting, Setting]:
     return replace(none, model="mlp", hidden=LIVE), replace(none, model="local", radius=2)
 
 
-STUDIES = {f.__name__: f for f in (prices, main, controls, depth, anchors, converged, permuted, large, square, full)}
+STUDIES = {
+    f.__name__: f for f in (prices, main, controls, depth, anchors, converged, permuted, large, square, local, full)
+}
 
 
 def table(rows: list[dict[str, str]]) -> None:
