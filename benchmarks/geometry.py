@@ -38,6 +38,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
+from anchors import CLASSES, anchor, synapses
 from rows import study
 from spheres import Data
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ from urn.optim import Proximal
 from urn.penalties import Penalty
 from urn.structure import locality, measure, proof
 
-VALIDATION, PROVED, CLASSES = 1000, 2000, 10
+VALIDATION, PROVED = 1000, 2000
 PORT = "cifar10"
 
 
@@ -157,38 +158,10 @@ def train_urn(s: Setting, data: Data) -> tuple[URN, Layout]:
     return urn, true
 
 
-class Local(nn.Module):
-    """Planes of X x X rectified neurons, each reading those of the plane before within `radius`, then a dense output:
-    a locally connected net, weights not shared."""
-
-    def __init__(self, X: int, planes: int, radius: int):
-        super().__init__()
-        place = torch.arange(X * X)
-        near = ((place[:, None] // X - place // X).abs() <= radius) & ((place[:, None] % X - place % X).abs() <= radius)
-        self.near: Tensor
-        self.register_buffer("near", near.float())
-        self.planes = nn.ModuleList(nn.Linear(X * X, X * X) for _ in range(planes))
-        for plane in self.planes:
-            std = math.sqrt(2 / (2 * radius + 1) ** 2)
-            nn.init.normal_(plane.weight, std=std)  # type: ignore[arg-type]
-        self.out = nn.Linear(X * X, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for plane in self.planes:
-            x = nn.functional.linear(x, plane.weight * self.near, plane.bias).relu()  # type: ignore[arg-type]
-        return self.out(x)
-
-
 def train_anchor(s: Setting, data: Data) -> tuple[nn.Module, float]:
     """The anchor after the last epoch and, by validation after each epoch, the best one's accuracy on test data."""
     torch.manual_seed(s.seed)
-    d_in = s.X**2
-    if s.model == "linear":
-        model: nn.Module = nn.Linear(d_in, CLASSES)
-    elif s.model == "mlp":
-        model = nn.Sequential(nn.Linear(d_in, s.hidden), nn.ReLU(), nn.Linear(s.hidden, CLASSES))
-    else:
-        model = Local(s.X, s.Z - 1, s.radius)
+    model = anchor(s.model, s.X, s.Z - 1, s.hidden, s.radius)
     optimizer = torch.optim.Adam(model.parameters(), lr=s.lr)
     best = (-1.0, 0.0)
     for pick, first in _batches(s, len(data.x), optimizer):
@@ -297,15 +270,9 @@ def row(s: Setting) -> dict:
         "accuracy_best": best,
         "accuracy_train": _accuracy(model, data.x, data.y),
         "neurons": {"linear": 0, "mlp": s.hidden, "local": (s.Z - 1) * s.X**2}[s.model],
-        "synapses": _synapses(model),
+        "synapses": synapses(model),
     }
     return found | {"seconds": seconds}
-
-
-def _synapses(model: nn.Module) -> int:
-    if isinstance(model, Local):
-        return len(model.planes) * int(model.near.sum()) + model.out.weight.numel()
-    return sum(p.numel() for p in model.parameters() if p.dim() == 2)
 
 
 # The studies --------------------------------------------------------------------------------------------------------
