@@ -350,10 +350,10 @@ def square() -> Iterable[Setting]:
 
 def local() -> Iterable[Setting]:
     for seed in range(3):
-        s = replace(LOCAL, seed=seed)
-        yield from (s, without(s))
-        yield from (replace(s, images="permuted"), replace(without(s), images="permuted"))
-        yield from (replace(without(s), weight=3e-5), replace(s, metric="shuffled"))
+        with_length, neither, dearer = contrast(replace(LOCAL, seed=seed))
+        yield from (with_length, neither)
+        yield from (replace(with_length, images="permuted"), replace(neither, images="permuted"))
+        yield from (dearer, replace(with_length, metric="shuffled"))
     for length in (3e-6, 3e-7, 1e-5):
         yield replace(LOCAL, length=length)
     yield replace(without(LOCAL), weight=1e-4)
@@ -386,13 +386,13 @@ LIVE = 741  # hidden neurons of the MLP: what is live with the length term (seed
 
 def contrast(s: Setting) -> tuple[Setting, Setting, Setting]:
     """With the length term, without it, and with weights that are dearer instead."""
-    length, weight = DEAR[s.X]
-    return replace(s, length=length), s, replace(s, weight=weight)
+    (length, weight), neither = DEAR[s.X], without(s)
+    return replace(s, length=s.length or length), neither, replace(neither, weight=weight)
 
 
 def nets(s: Setting) -> tuple[Setting, Setting]:
     """The perceptron and the locally connected net on the images, batches and epochs of s."""
-    none = replace(s, weight=0.0, activity=0.0, I=1)
+    none = replace(without(s), weight=0.0, activity=0.0, I=1, window=0, warmup=0)
     return replace(none, model="mlp", hidden=LIVE), replace(none, model="local", radius=2)
 
 

@@ -124,8 +124,8 @@ def length() -> Figure | None:
 
 def gain() -> Figure | None:
     """Test accuracy of each seed, one column for each condition."""
-    figure = Figure((10, 3.6), layout="constrained")
-    for ax, start in zip(figure.subplots(1, 2), (geometry.FULL, geometry.LARGE), strict=True):
+    figure, starts = Figure((13, 3.6), layout="constrained"), (geometry.FULL, geometry.LARGE, geometry.LOCAL)
+    for ax, start in zip(figure.subplots(1, 3, sharey=True), starts, strict=True):
         length, neither, weights = geometry.contrast(start)
         mlp, local = geometry.nets(start)
         conditions = {
@@ -134,6 +134,7 @@ def gain() -> Figure | None:
             "dearer\nweights": weights,
             "permuted:\nneither": replace(neither, images="permuted"),
             "permuted:\nlength": replace(length, images="permuted"),
+            "distances\nshuffled": replace(length, metric="shuffled"),
             "MLP": mlp,
             "local": local,
         }
@@ -145,8 +146,10 @@ def gain() -> Figure | None:
             ax.plot([x] * len(of), 100 * column(of, "accuracy_test"), "o", color=colour, fillstyle="none")
         ax.set_xticks(range(len(rows)), rows, fontsize=7.5)
         ax.set_xlim(-0.5, len(rows) - 0.5)
-        ax.set(title=f"{start.X} x {start.X} x {start.Z} neurons, {start.epochs} epochs", ylabel="test accuracy (%)")
+        lengths = "lengths squared, activity cheaper" if start.gamma == 2 else f"{start.epochs} epochs"
+        ax.set(title=f"{start.X} x {start.X} x {start.Z} neurons, {lengths}")
         ax.grid(axis="y", alpha=0.3)
+    figure.axes[0].set_ylabel("test accuracy (%)")
     return figure if any(ax.lines for ax in figure.axes) else None
 
 
