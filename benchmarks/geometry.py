@@ -16,7 +16,7 @@
                 halved, as lengths double
     square      the same with lengths priced by their square, which spares near synapses and cuts far ones
     local       the same with activity a tenth as dear, so that more neurons live: prices, then with and without the
-                length term and with weights that are dearer instead, 3 seeds; pixels permuted, distances shuffled
+                length term and with weights that are dearer instead, 3 seeds; the three controls
     largest     44 x 44 x 6 neurons, the largest grid that two cores train in 40 minutes, with and without it, 3 seeds
     full        the paper's size, 60 x 60 x 6 neurons, with and without the length term, on images of 60 x 60
 
@@ -354,6 +354,8 @@ def local() -> Iterable[Setting]:
         yield from (with_length, neither)
         yield from (replace(with_length, images="permuted"), replace(neither, images="permuted"))
         yield from (dearer, replace(with_length, metric="shuffled"))
+    for seed in range(3):
+        yield replace(without(LOCAL), images="gaussian", seed=seed)
     for length in (3e-6, 3e-7, 1e-5):
         yield replace(LOCAL, length=length)
     yield replace(without(LOCAL), weight=1e-4)
