@@ -359,6 +359,8 @@ def local() -> Iterable[Setting]:
     for length in (3e-6, 3e-7, 1e-5):
         yield replace(LOCAL, length=length)
     yield replace(without(LOCAL), weight=1e-4)
+    yield from (replace(LOCAL, beta=4.0), replace(LOCAL, activity=1e-5), replace(LOCAL, activity=3e-4))
+    yield from (replace(LOCAL, lr=2e-3, warmup=200), replace(LOCAL, batch=64, warmup=100))
 
 
 def largest() -> Iterable[Setting]:
