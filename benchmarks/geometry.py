@@ -48,6 +48,7 @@ from nesa.tasks import DataDirs, load
 from urn.activity import Activity
 from urn.compaction import Watch, compact, look, narrow
 from urn.embedding import extract
+from urn.fields import fields
 from urn.geometry import Layout, Metric
 from urn.network import URN
 from urn.optim import Proximal
@@ -211,7 +212,8 @@ def describe(urn: URN, true: Layout, data: Data, s: Setting) -> dict:
     from_input = torch.zeros_like(urn.W)  # the synapses out of the image alone, as receptive fields
     from_input[:, true.inputs] = urn.W.data[:, true.inputs]
     from_input[true.ports[PORT]] = 0
-    fields = locality(from_input, true.positions, metric, generator)
+    near = locality(from_input, true.positions, metric, generator)
+    read = fields(urn.W.data, true.positions, true.inputs, generator)
     assert found.locality is not None and found.shares_by_plane is not None
     accuracy = {
         "accuracy_val": _accuracy(urn, data.val_x, data.val_y),
@@ -231,7 +233,9 @@ def describe(urn: URN, true: Layout, data: Data, s: Setting) -> dict:
         "mean_length": found.locality.length,
         "shuffled_length": found.locality.shuffled,
         "locality": found.locality.ratio,
-        "fields": fields.ratio,
+        "fields": near.ratio,
+        "field_spread": read.ratio,
+        "field_map": read.map,
         "readout": found.depth_readout,
         "readout_scores": tuple(right),
         "graph_depth": found.depth_graph,
@@ -251,7 +255,8 @@ def describe(urn: URN, true: Layout, data: Data, s: Setting) -> dict:
 
 MEASURES = (  # the columns that `describe` fills
     "accuracy_val", "accuracy_test", "accuracy_best", "accuracy_train", "neurons", "synapses", "forward", "lateral",
-    "backward", "mean_length", "shuffled_length", "locality", "fields", "readout", "readout_scores", "graph_depth",
+    "backward", "mean_length", "shuffled_length", "locality", "fields", "field_spread", "field_map", "readout", "readout_scores",
+    "graph_depth",
     "mean_depth", "widths", "skip_share", "on_cycles", "chain_kept", "chain_same", "named_kept", "named_same",
     "named_difference", "extract_difference", "nonzero",
 )  # fmt: skip
