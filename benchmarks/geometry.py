@@ -256,8 +256,8 @@ def describe(urn: URN, true: Layout, data: Data, s: Setting) -> dict:
 MEASURES = (  # the columns that `describe` fills
     "accuracy_val", "accuracy_test", "accuracy_best", "accuracy_train", "neurons", "synapses", "forward", "lateral",
     "backward", "mean_length", "shuffled_length", "locality", "fields", "field_spread", "field_map", "readout",
-    "readout_scores", "graph_depth", "mean_depth", "widths", "skip_share", "on_cycles", "chain_kept", "chain_same", "named_kept", "named_same",
-    "named_difference", "extract_difference", "nonzero",
+    "readout_scores", "graph_depth", "mean_depth", "widths", "skip_share", "on_cycles", "chain_kept", "chain_same",
+    "named_kept", "named_same", "named_difference", "extract_difference", "nonzero",
 )  # fmt: skip
 
 
