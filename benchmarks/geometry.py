@@ -209,11 +209,11 @@ def describe(urn: URN, true: Layout, data: Data, s: Setting) -> dict:
         urn.W.data, activity, true, PORT, residual_output=True, scores=right, margin=0.01, metric=metric,
         generator=generator,
     )  # fmt: skip
-    from_input = torch.zeros_like(urn.W)  # the synapses out of the image alone, as receptive fields
+    from_input = torch.zeros_like(urn.W)  # the receptive fields of hidden neurons
     from_input[:, true.inputs] = urn.W.data[:, true.inputs]
     from_input[true.ports[PORT]] = 0
     near = locality(from_input, true.positions, metric, generator)
-    read = fields(urn.W.data, true.positions, true.inputs, generator)
+    read = fields(from_input, true.positions, true.inputs, generator)
     assert found.locality is not None and found.shares_by_plane is not None
     accuracy = {
         "accuracy_val": _accuracy(urn, data.val_x, data.val_y),
