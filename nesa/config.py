@@ -167,6 +167,7 @@ class Training:
     batch_size: int = _key(256, "samples in a batch", low=1)
     epochs: int = _key(10, "passes over the training data", low=1)
     schedule: str = _key("cosine", "course of the learning rate over the task", choices=SCHEDULES)
+    warmup: int = _key(50, "steps in which the learning rate rises to lr; large networks want more", low=0)
     precision: str = _key(
         "float32",
         "what a step multiplies in; auto: bfloat16 on a device with matrix units for it, else float32",

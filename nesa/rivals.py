@@ -129,7 +129,7 @@ class Rival:
             plugins=[
                 Penalised(config.penalties.ramp),  # first: it takes the activity of the batch's own pass
                 self.memory,
-                Schedule(config.training.schedule, config.training.lr),
+                Schedule(config.training),
                 Observer(lambda name, fields: self._epoch(k, name, fields), lambda n: self.report("step", {"n": n})),
             ],
         )

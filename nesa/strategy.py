@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nesa import ranks
 from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation, Rule
-from nesa.config import Curriculum, Penalties, Task
+from nesa.config import Curriculum, Penalties, Task, Training
 from nesa.digest import digest
 from nesa.epochs import Keeper
 from nesa.errors import RunFailed, UserError
@@ -83,13 +83,13 @@ class CurriculumStrategy(SupervisedTemplate):
 
 
 class Schedule(SupervisedPlugin, supports_distributed=True):
-    """The learning rate over a task: constant, or half a cosine from lr to zero after a short linear rise."""
+    """The learning rate over a task: constant, or half a cosine from lr to zero; it rises linearly over the first
+    `warmup` steps, as Adam's second moment is noise at first, and a step of all weights of a large network at once
+    moves its outputs by their number."""
 
-    WARMUP = 50  # steps; Adam's second moment is noise before that
-
-    def __init__(self, name: str, lr: float):
+    def __init__(self, training: Training):
         super().__init__()
-        self.name, self.lr = name, lr
+        self.name, self.lr, self.warmup = training.schedule, training.lr, max(1, training.warmup)
 
     def before_training_exp(self, strategy, **kwargs) -> None:
         self.steps, self.total = 0, max(1, strategy.train_epochs * len(strategy.dataloader))
@@ -98,7 +98,7 @@ class Schedule(SupervisedPlugin, supports_distributed=True):
     def before_training_iteration(self, strategy, **kwargs) -> None:
         if self.steps >= self.total:
             return  # healing has its own
-        rate = self.lr * min(1.0, (self.steps + 1) / self.WARMUP)
+        rate = self.lr * min(1.0, (self.steps + 1) / self.warmup)
         if self.name == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * self.steps / self.total))
         self._set(strategy, rate)
@@ -192,7 +192,7 @@ class Pruning:
         config, learner = self.curriculum.tasks[k], self.curriculum.learner
         self.model.rule = self._rule(k)
         self.model.multiply = multiply_in(config.training.precision, self.device)
-        schedule = Schedule(config.training.schedule, config.training.lr)
+        schedule = Schedule(config.training)
         pruning = NeuralPruning(
             make_penalty(config.penalties),
             seed=self.curriculum.seed,

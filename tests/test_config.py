@@ -58,6 +58,7 @@ def test_defaults_are_those_of_the_contract():
         "batch_size": 256,
         "epochs": 10,
         "schedule": "cosine",
+        "warmup": 50,
         "precision": "float32",
     }
     assert whole["learner"] | {"params": None} == {

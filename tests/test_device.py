@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation, Rule
-from nesa.config import Augment
+from nesa.config import Augment, Training
 from nesa.learner import NeuralPruning
 from nesa.strategy import Observer, Schedule
 from nesa.stream import Batches, Samples, TaskData
@@ -154,7 +154,7 @@ def test_a_step_of_the_training_loop_waits_for_nothing(monkeypatch):
     model.train()
     strategy.experience.current_experience = 0
     strategy.optimizer = Proximal(model.worker, "adam", 1e-2, penalty=penalty)
-    plugins = [Schedule("cosine", 1e-2), NeuralPruning(penalty), Observer(lambda *_: None)]
+    plugins = [Schedule(Training(lr=1e-2)), NeuralPruning(penalty), Observer(lambda *_: None)]
     for plugin in plugins:
         plugin.before_training_exp(strategy)
     on_the_device(model.worker, monkeypatch)

@@ -193,15 +193,15 @@ def loop(plugins, tasks, config: Curriculum) -> CurriculumStrategy:
     )
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine"])
-def test_schedule(name: str):
+@pytest.mark.parametrize(("name", "warmup"), [("constant", 50), ("cosine", 50), ("cosine", 7), ("cosine", 0)])
+def test_schedule(name: str, warmup: int):
     tasks = [task(0), task(1)]
     rates = Rates()
-    strategy = loop([Schedule(name, 0.1), rates], tasks, curriculum(epochs=12))
+    strategy = loop([Schedule(Training(schedule=name, lr=0.1, warmup=warmup)), rates], tasks, curriculum(epochs=12))
     strategy.train(experiences(tasks)[0], eval_streams=[])
     assert len(rates.seen) == 60
     for step, rate in enumerate(rates.seen):
-        expected = 0.1 * min(1.0, (step + 1) / 50)
+        expected = 0.1 * (min(1.0, (step + 1) / warmup) if warmup else 1.0)
         if name == "cosine":
             expected *= (1 + math.cos(math.pi * step / 60)) / 2
         assert rate == pytest.approx(expected, abs=1e-15)
@@ -212,7 +212,7 @@ def test_observer_reports_means_of_each_epoch():
     tasks = [task(0), task(1)]
     heard, steps = [], []
     observer = Observer(lambda name, fields: heard.append((name, fields)), steps.append)
-    strategy = loop([Schedule("constant", 1e-12), observer], tasks, curriculum(epochs=2))
+    strategy = loop([Schedule(Training(schedule="constant", lr=1e-12)), observer], tasks, curriculum(epochs=2))
     data = tasks[0]
     with torch.no_grad():
         logits = strategy.model.at(0)(data.prepare(data.train.x), data.name)
