@@ -124,16 +124,16 @@ def length() -> Figure | None:
 
 def gain() -> Figure | None:
     """Test accuracy of each seed, one column for each condition."""
-    figure, starts = Figure((13, 3.6), layout="constrained"), (geometry.FULL, geometry.LARGE, geometry.LOCAL)
-    for ax, start in zip(figure.subplots(1, 3, sharey=True), starts, strict=True):
+    figure, starts = Figure((14, 3.8), layout="constrained"), (geometry.FULL, geometry.LARGE, geometry.LOCAL)
+    for ax, start in zip(figure.subplots(1, 3, sharey=True, width_ratios=(7, 5, 8)), starts, strict=True):
         length, neither, weights = geometry.contrast(start)
         mlp, local = geometry.nets(start)
         conditions = {
             "neither": neither,
             "length": length,
             "dearer\nweights": weights,
-            "permuted:\nneither": replace(neither, images="permuted"),
-            "permuted:\nlength": replace(length, images="permuted"),
+            "permuted,\nneither": replace(neither, images="permuted"),
+            "permuted,\nlength": replace(length, images="permuted"),
             "distances\nshuffled": replace(length, metric="shuffled"),
             "MLP": mlp,
             "local": local,
@@ -146,8 +146,8 @@ def gain() -> Figure | None:
             ax.plot([x] * len(of), 100 * column(of, "accuracy_test"), "o", color=colour, fillstyle="none")
         ax.set_xticks(range(len(rows)), rows, fontsize=7.5)
         ax.set_xlim(-0.5, len(rows) - 0.5)
-        lengths = "lengths squared, activity cheaper" if start.gamma == 2 else f"{start.epochs} epochs"
-        ax.set(title=f"{start.X} x {start.X} x {start.Z} neurons, {lengths}")
+        prices = "lengths squared, cheaper activity" if start.gamma == 2 else "plain lengths"
+        ax.set_title(f"{start.X} x {start.X} x {start.Z} neurons, {start.epochs} epochs, {prices}", fontsize=10)
         ax.grid(axis="y", alpha=0.3)
     figure.axes[0].set_ylabel("test accuracy (%)")
     return figure if any(ax.lines for ax in figure.axes) else None
