@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
+import anchors
 import geometry
 import intervals
 import paired
@@ -80,14 +81,14 @@ def test_gaussian_images_have_the_mean_and_covariance_of_their_class():
 
 
 def test_the_local_anchor_sees_its_neighbourhood_alone():
-    model = geometry.Local(X=7, planes=2, radius=1)
+    model = anchors.Local(X=7, planes=2, radius=1)
     x = torch.rand(1, 49, requires_grad=True)
     hidden = nn.functional.linear(x, model.planes[0].weight * model.near)  # type: ignore
     hidden[0, 24].backward()
     assert x.grad is not None
     seen = x.grad.reshape(7, 7) != 0
     assert seen.sum() == 9 and seen[2:5, 2:5].all()
-    assert geometry._synapses(model) == 2 * (25 * 9 + 20 * 6 + 4 * 4) + 490
+    assert anchors.synapses(model) == 2 * (25 * 9 + 20 * 6 + 4 * 4) + 490
 
 
 def test_every_study_has_settings_that_differ():
