@@ -17,7 +17,7 @@
     square      the same with lengths priced by their square, which spares near synapses and cuts far ones
     local       the same with activity a tenth as dear, so that more neurons live: prices, then with and without the
                 length term and with weights that are dearer instead, 3 seeds; the three controls
-    largest     44 x 44 x 6 neurons, the largest grid that two cores train in 40 minutes, with and without it, 3 seeds
+    largest     44 x 44 x 6 neurons, which one core trains in half an hour, with and without the length term, 3 seeds
     full        the paper's size, 60 x 60 x 6 neurons, with and without the length term, on images of 60 x 60
 
 Scale: 16 x 16 x 4 neurons and the output port at the centre of the last plane, I = 4, residual output, linear outputs,
@@ -182,7 +182,7 @@ def _batches(s: Setting, n: int, optimizer: torch.optim.Optimizer) -> Iterable[t
         order = torch.randperm(n, generator=generator)
         for k in range(n // s.batch):
             done = epoch * (n // s.batch) + k
-            rise = min(1.0, (done + 1) / s.warmup) if s.warmup else 1.0
+            rise = min(1.0, (done + 1) / max(1, s.warmup))
             optimizer.param_groups[0]["lr"] = rise * s.lr * (1 + math.cos(math.pi * done / steps)) / 2
             yield order[k * s.batch : (k + 1) * s.batch], k == 0
 
@@ -298,9 +298,7 @@ def prices() -> Iterable[Setting]:
 
 
 def main() -> Iterable[Setting]:
-    for seed in range(3):
-        yield replace(WITH, seed=seed)
-        yield replace(WITHOUT, seed=seed)
+    return pairs(WITH)
 
 
 def controls() -> Iterable[Setting]:
@@ -368,15 +366,18 @@ def local() -> Iterable[Setting]:
 
 
 def largest() -> Iterable[Setting]:
-    for seed in range(3):
-        s = replace(LARGEST, seed=seed)
-        yield from (s, without(s))
+    return pairs(LARGEST)
 
 
 def full() -> Iterable[Setting]:
+    return pairs(PAPER)
+
+
+def pairs(s: Setting) -> Iterable[Setting]:
+    """s with and without the length term, 3 seeds."""
     for seed in range(3):
-        s = replace(PAPER, seed=seed)
-        yield from (s, without(s))
+        yield replace(s, seed=seed)
+        yield replace(without(s), seed=seed)
 
 
 def without(s: Setting) -> Setting:
