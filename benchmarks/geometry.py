@@ -17,6 +17,8 @@
     square      the same with lengths priced by their square, which spares near synapses and cuts far ones
     local       the same with activity a tenth as dear, so that more neurons live: prices, then with and without the
                 length term and with weights that are dearer instead, 3 seeds; the three controls
+    rates       is the learning rate of `local` fair to both? Lower and higher ones with and without the term, cheaper
+                and dearer activity without it, all to be judged on validation
     larger      44 x 44 x 6 neurons, with and without the length term, 3 seeds
     largest     the same with 52 x 52 x 6 neurons, the largest grid that two cores train in 40 minutes
     full        the paper's size, 60 x 60 x 6 neurons, with and without the length term, on images of 60 x 60
@@ -363,7 +365,15 @@ def local() -> Iterable[Setting]:
         yield replace(LOCAL, length=length)
     yield replace(without(LOCAL), weight=1e-4)
     yield from (replace(LOCAL, beta=4.0), replace(LOCAL, activity=1e-5), replace(LOCAL, activity=3e-4))
-    yield from (replace(LOCAL, lr=2e-3, warmup=200), replace(LOCAL, batch=64, warmup=100))
+    yield replace(LOCAL, batch=64, warmup=100)
+
+
+def rates() -> Iterable[Setting]:
+    for lr, warmup in ((5e-4, 0), (3e-4, 0), (2e-3, 200)):
+        s = replace(LOCAL, lr=lr, warmup=warmup)
+        yield from (without(s), s)
+    for activity in (3e-4, 3e-5):
+        yield replace(without(LOCAL), activity=activity)
 
 
 def larger() -> Iterable[Setting]:
@@ -411,10 +421,9 @@ def nets(s: Setting) -> tuple[Setting, Setting]:
     return replace(none, model="mlp", hidden=LIVE), replace(none, model="local", radius=2)
 
 
-STUDIES = {
-    f.__name__: f
-    for f in (prices, main, controls, depth, anchors, converged, permuted, large, square, local, larger, largest, full)
-}
+ON_SMALL_GRIDS = (prices, main, controls, depth, anchors, converged, permuted)
+ON_LARGE_GRIDS = (large, square, local, rates, larger, largest, full)
+STUDIES = {f.__name__: f for f in ON_SMALL_GRIDS + ON_LARGE_GRIDS}
 
 
 def table(rows: list[dict[str, str]]) -> None:
