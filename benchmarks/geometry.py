@@ -32,7 +32,6 @@ docs/results/rows/geometry.csv, for every study that asks for it.
 
 from __future__ import annotations
 
-import functools
 import math
 import statistics
 import sys
@@ -40,14 +39,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
 import torch
 from anchors import CLASSES, anchor, synapses
+from photographs import make_data
 from rows import study
 from spheres import Data
 from torch import Tensor, nn
 
-from nesa.tasks import DataDirs, load
 from urn.activity import Activity
 from urn.compaction import Watch, compact, look, narrow
 from urn.embedding import extract
@@ -58,7 +56,7 @@ from urn.optim import Proximal
 from urn.penalties import Penalty
 from urn.structure import locality, measure, proof
 
-VALIDATION, PROVED = 1000, 2000
+PROVED = 2000
 PORT = "cifar10"
 
 
@@ -89,39 +87,6 @@ class Setting:
     window: int = 0
     warmup: int = 0
     seed: int = 0
-
-
-@functools.cache
-def photos(X: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    found = load("cifar10", {}, size=(X, X), channels=1, data=DataDirs(None))
-    train_x, test_x = (torch.tensor(np.asarray(x)).reshape(len(x), -1) for x in (found.train_x, found.test_x))
-    return train_x, torch.tensor(found.train_y), test_x, torch.tensor(found.test_y)
-
-
-def make_data(s: Setting) -> Data:
-    train_x, train_y, test_x, test_y = photos(s.X)
-    generator = torch.Generator().manual_seed(s.seed)
-    order = torch.randperm(len(train_x), generator=generator)[: s.train + VALIDATION]
-    x, y, test = train_x[order].float(), train_y[order], test_x.float()
-    if s.images == "permuted":
-        pixels = torch.randperm(x.shape[1], generator=generator)
-        x, test = x[:, pixels], test[:, pixels]
-    elif s.images == "gaussian":
-        x, test = _gaussian(train_x, train_y, y, generator), _gaussian(train_x, train_y, test_y, generator)
-    std, mean = torch.std_mean(x[: s.train])
-    x, test, n = (x - mean) / std, (test - mean) / std, s.train
-    return Data(x[:n], y[:n], x[n:], y[n:], test, test_y)
-
-
-def _gaussian(photos: Tensor, labels: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    """(len(y), D_in) Gaussian images, each class with the mean and covariance of its photos."""
-    x = torch.empty(len(y), photos.shape[1])
-    for k in range(CLASSES):
-        of_class = photos[labels == k].double()
-        power, axes = torch.linalg.eigh(torch.cov(of_class.T))
-        z = torch.randn(int((y == k).sum()), len(power), generator=generator, dtype=torch.float64)
-        x[y == k] = (of_class.mean(0) + (z * power.clamp(min=0).sqrt()) @ axes.T).float()
-    return x
 
 
 # Models: trained on the same batches for as many steps, at one rate that falls along half a cosine -------------------
@@ -265,7 +230,7 @@ MEASURES = (  # the columns that `describe` fills
 
 
 def row(s: Setting) -> dict:
-    data, began = make_data(s), time.perf_counter()
+    data, began = make_data(s.images, s.X, s.train, s.seed), time.perf_counter()
     if s.model == "urn":
         urn, true = train_urn(s, data)
         seconds = time.perf_counter() - began

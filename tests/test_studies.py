@@ -8,6 +8,7 @@ import anchors
 import geometry
 import intervals
 import paired
+import photographs
 import pytest
 import small_run
 import spheres
@@ -75,7 +76,7 @@ def test_gaussian_images_have_the_mean_and_covariance_of_their_class():
     mix = torch.randn(6, 6, generator=generator)
     photos = 10 * labels[:, None] + torch.rand(4000, 6, generator=generator) ** 3 @ mix
     y = torch.zeros(20_000, dtype=torch.long)
-    x = geometry._gaussian(photos, labels, y, generator)
+    x = photographs.gaussian(photos, labels, y, generator)
     assert torch.allclose(x.mean(0), photos[:400].mean(0), atol=0.03)
     assert torch.allclose(torch.cov(x.T), torch.cov(photos[:400].T), atol=0.03)
 
@@ -102,7 +103,7 @@ def test_a_run_of_each_study_gives_a_row(monkeypatch):
     found = spheres.row(replace(spheres.TINY, S=40, epochs=2, I=3))
     assert found["active"] <= 28 and 0 <= found["accuracy_test"] <= 1 and len(found["widths"]) == 2
     x, y = torch.randint(0, 256, (1300, 25), dtype=torch.uint8), torch.arange(1300) % 10
-    monkeypatch.setattr(geometry, "photos", lambda X: (x, y, x, y))
+    monkeypatch.setattr(photographs, "photos", lambda X: (x, y, x, y))
     small = replace(geometry.WITH, X=5, Z=3, I=2, train=300, epochs=2)
     for s in (small, replace(small, metric="shuffled", images="permuted"), replace(small, model="linear")):
         row = geometry.row(s)
