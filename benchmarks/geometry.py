@@ -17,8 +17,8 @@
     square      the same with lengths priced by their square, which spares near synapses and cuts far ones
     local       the same with activity a tenth as dear, so that more neurons live: prices, then with and without the
                 length term and with weights that are dearer instead, 3 seeds; the three controls
-    rates       is the learning rate of `local` fair to both? Lower and higher ones with and without the term, cheaper
-                and dearer activity without it, all to be judged on validation
+    fair        what else both sides of `local` could have been given: other learning rates; without the term fewer
+                epochs and other prices of weights and activity; for the controls cheaper lengths; the anchors
     larger      44 x 44 x 6 neurons, with and without the length term, 3 seeds
     largest     the same with 52 x 52 x 6 neurons, the largest grid that two cores train in 40 minutes
     full        the paper's size, 60 x 60 x 6 neurons, with and without the length term, on images of 60 x 60
@@ -333,12 +333,16 @@ def local() -> Iterable[Setting]:
     yield replace(LOCAL, batch=64, warmup=100)
 
 
-def rates() -> Iterable[Setting]:
-    for lr, warmup in ((5e-4, 0), (3e-4, 0), (2e-3, 200)):
-        s = replace(LOCAL, lr=lr, warmup=warmup)
-        yield from (without(s), s)
-    for activity in (3e-4, 3e-5):
-        yield replace(without(LOCAL), activity=activity)
+def fair() -> Iterable[Setting]:
+    neither = without(LOCAL)
+    yield from (replace(neither, lr=5e-4), replace(neither, weight=1e-4))
+    yield from (replace(LOCAL, images="permuted", length=3e-7), replace(neither, epochs=10))
+    yield from (replace(neither, activity=3e-4), replace(LOCAL, metric="shuffled", length=3e-7))
+    yield from (replace(LOCAL, length=3e-7), replace(LOCAL, lr=5e-4))
+    yield from (replace(neither, lr=2e-3, warmup=200), replace(LOCAL, lr=2e-3, warmup=200))
+    yield from (replace(neither, lr=3e-4), replace(neither, activity=3e-5))
+    yield replace(neither, model="linear", weight=0.0, activity=0.0, I=1, window=0)
+    yield from nets(neither, hidden=374)  # as many as are live with the term
 
 
 def larger() -> Iterable[Setting]:
@@ -380,14 +384,14 @@ def contrast(s: Setting) -> tuple[Setting, Setting, Setting]:
     return replace(s, length=s.length or length), neither, replace(neither, weight=weight)
 
 
-def nets(s: Setting) -> tuple[Setting, Setting]:
+def nets(s: Setting, hidden: int = LIVE) -> tuple[Setting, Setting]:
     """The perceptron and the locally connected net on the images, batches and epochs of s."""
     none = replace(without(s), weight=0.0, activity=0.0, I=1, window=0, warmup=0)
-    return replace(none, model="mlp", hidden=LIVE), replace(none, model="local", radius=2)
+    return replace(none, model="mlp", hidden=hidden), replace(none, model="local", radius=2)
 
 
 ON_SMALL_GRIDS = (prices, main, controls, depth, anchors, converged, permuted)
-ON_LARGE_GRIDS = (large, square, local, rates, larger, largest, full)
+ON_LARGE_GRIDS = (large, square, local, fair, larger, largest, full)
 STUDIES = {f.__name__: f for f in ON_SMALL_GRIDS + ON_LARGE_GRIDS}
 
 
