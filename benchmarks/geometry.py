@@ -54,7 +54,7 @@ from urn.geometry import Layout, Metric
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
-from urn.structure import locality, measure, proof
+from urn.structure import locality, measure, proof, shares_by_plane
 
 PROVED = 2000
 PORT = "cifar10"
@@ -182,6 +182,7 @@ def describe(urn: URN, true: Layout, data: Data, s: Setting) -> dict:
     from_input[true.ports[PORT]] = 0
     near = locality(from_input, true.positions, metric, generator)
     read = fields(from_input, true.positions, true.inputs, generator)
+    between = shares_by_plane(urn.W.data[true.hidden][:, true.hidden], true.positions[true.hidden])  # hidden neurons
     assert found.locality is not None and found.shares_by_plane is not None
     accuracy = {
         "accuracy_val": _accuracy(urn, data.val_x, data.val_y),
@@ -198,6 +199,9 @@ def describe(urn: URN, true: Layout, data: Data, s: Setting) -> dict:
         "forward": found.shares_by_plane.feedforward,
         "lateral": found.shares_by_plane.lateral,
         "backward": found.shares_by_plane.feedback,
+        "hidden_forward": between.feedforward,
+        "hidden_lateral": between.lateral,
+        "hidden_backward": between.feedback,
         "mean_length": found.locality.length,
         "shuffled_length": found.locality.shuffled,
         "locality": found.locality.ratio,
@@ -223,9 +227,10 @@ def describe(urn: URN, true: Layout, data: Data, s: Setting) -> dict:
 
 MEASURES = (  # the columns that `describe` fills
     "accuracy_val", "accuracy_test", "accuracy_best", "accuracy_train", "neurons", "synapses", "forward", "lateral",
-    "backward", "mean_length", "shuffled_length", "locality", "fields", "field_spread", "field_map", "readout",
-    "readout_scores", "graph_depth", "mean_depth", "widths", "skip_share", "on_cycles", "chain_kept", "chain_same",
-    "named_kept", "named_same", "named_difference", "extract_difference", "nonzero",
+    "backward", "hidden_forward", "hidden_lateral", "hidden_backward", "mean_length", "shuffled_length", "locality",
+    "fields", "field_spread", "field_map", "readout", "readout_scores", "graph_depth", "mean_depth", "widths",
+    "skip_share", "on_cycles", "chain_kept", "chain_same", "named_kept", "named_same", "named_difference",
+    "extract_difference", "nonzero",
 )  # fmt: skip
 
 
