@@ -348,6 +348,12 @@ def fair() -> Iterable[Setting]:
     yield from (replace(neither, lr=3e-4), replace(neither, activity=3e-5))
     yield replace(neither, model="linear", weight=0.0, activity=0.0, I=1, window=0)
     yield from nets(neither, hidden=374)  # as many as are live with the term
+    yield replace(LOCAL, images="permuted", length=1e-7)
+    for seed in (1, 2):
+        yield replace(LOCAL, images="permuted", length=3e-7, seed=seed)
+        yield replace(LOCAL, metric="shuffled", length=3e-7, seed=seed)
+        yield replace(LOCAL, length=3e-7, seed=seed)
+        yield from nets(replace(neither, seed=seed), hidden=374)
 
 
 def larger() -> Iterable[Setting]:
