@@ -1,4 +1,5 @@
-"""Two conditions of a study compared seed by seed: mean difference +- its standard error.
+"""Two conditions of a study compared seed by seed: mean difference +- its standard error. Of four, the difference of
+the first two less that of the others: what of a gain is left when a control's is taken off.
 
     PYTHONPATH=. python benchmarks/paired.py "main" "alone-cifar10 penalties.activity=3e-3"
     PYTHONPATH=. python benchmarks/paired.py --of geometry "model=urn X=32 length=5e-6" "model=urn X=32 length=0"
@@ -40,6 +41,20 @@ def differences(rows: Rows, first: str, second: str) -> dict[tuple[str, str], di
     return {key: dict(sorted(of.items())) for key, of in sorted(found.items())}
 
 
+def compare(rows: Rows, first: str, second: str, *others: str) -> dict[tuple[str, str], dict[str, float]]:
+    """`differences` of the first two conditions, less those of the `others` where there are two."""
+    found = differences(rows, first, second)
+    if not others:
+        return found
+    off = differences(rows, *others)
+    left = {
+        key: {seed: of[seed] - off[key][seed] for seed in of if seed in off[key]}
+        for key, of in found.items()
+        if key in off
+    }
+    return {key: of for key, of in left.items() if of}
+
+
 def selection(rows: Rows, words: str) -> dict[str, str]:
     """Which columns of `rows` have which values in the condition that `words` name. Raises ValueError for what is not
     COLUMN=VALUE where it must be."""
@@ -68,17 +83,18 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("first")
-    parser.add_argument("second")
+    parser.add_argument("conditions", nargs="+", metavar="CONDITION", help="two or four")
     parser.add_argument("--of", default="nesa", help="whose rows: docs/results/rows/OF.csv (default: nesa)")
     args = parser.parse_args()
+    if len(args.conditions) not in (2, 4):
+        parser.error(f"give two conditions or four, not {len(args.conditions)}")
     try:
-        found = differences(Rows.of(args.of), args.first, args.second)
+        found = compare(Rows.of(args.of), *args.conditions)
     except (KeyError, ValueError) as error:
         parser.error(str(error.args[0]))
     if not found:
-        parser.error("no task and seed that both conditions have rows of")
-    print(f"{args.first} less {args.second}")
+        parser.error("no task and seed that all conditions have rows of")
+    print(" less ".join(f"({a} less {b})" for a, b in zip(args.conditions[::2], args.conditions[1::2], strict=True)))
     for (task, measure), of in found.items():
         mean, error = mean_and_error(list(of.values()))
         spread = "" if math.isnan(error) else f"+- {error:.2f}"

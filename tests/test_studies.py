@@ -138,6 +138,9 @@ def test_conditions_are_compared_by_seed_and_only_where_both_have_it(tmp_path):
     mean, error = paired.mean_and_error(list(found["t", "accuracy_test"].values()))
     assert (mean, error) == pytest.approx((6, 4))
     assert not paired.differences(rows, "main", "none")
+    left = paired.compare(rows, "main", "other a=1", "other a=1", "other")
+    assert left == {("t", "accuracy_test"): pytest.approx({"0": 10 - 30}), ("t", "neurons_claimed"): {"0": -2 - 11}}
+    assert not paired.compare(rows, "main", "other", "main", "none")
 
 
 def test_settings_are_compared_by_the_columns_that_say_which_rows(tmp_path):
