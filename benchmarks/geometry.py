@@ -354,6 +354,8 @@ def fair() -> Iterable[Setting]:
         yield replace(LOCAL, metric="shuffled", length=3e-7, seed=seed)
         yield replace(LOCAL, length=3e-7, seed=seed)
         yield from nets(replace(neither, seed=seed), hidden=374)
+    for seed in (1, 2):
+        yield replace(neither, epochs=10, seed=seed)
 
 
 def larger() -> Iterable[Setting]:
