@@ -5,7 +5,8 @@
     sizes    active neurons and depth against S and I, with small first weights too
     phase    neurons, depth and accuracy over the prices of weight and activity
     length   accuracy, neurons, depth, direction and locality against the price of length
-    gain     what the length term wins where training converges, and what else wins it
+    gain     what the length term wins, what its controls and other ways against overfitting win, and on which grid
+    plain    the same with plain lengths and dearer activity
     claim    NESA's claim: accuracy with and without what is reused, depth, neurons, for every seed; the last task after
              the curriculum, from scratch, and after random structure
 
@@ -22,6 +23,7 @@ from typing import Any
 import geometry
 import numpy as np
 import spheres
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rows import FOLDER, Rows
 
@@ -123,34 +125,88 @@ def length() -> Figure | None:
 
 
 def gain() -> Figure | None:
-    """Test accuracy of each seed, one column for each condition."""
-    figure, starts = Figure((14, 3.8), layout="constrained"), (geometry.FULL, geometry.LARGE, geometry.LOCAL)
-    for ax, start in zip(figure.subplots(1, 3, sharey=True, width_ratios=(7, 5, 8)), starts, strict=True):
+    """Test accuracy of each seed, one column for each condition; then by the size of the grid."""
+    start = geometry.LOCAL
+    _, neither, weights = geometry.contrast(start)
+    mlp, local = geometry.nets(neither, hidden=geometry.LIVE_LOCAL)
+    figure = Figure((14, 4.2), layout="constrained")
+    of_local, by_grid = figure.subplots(1, 2, sharey=True, width_ratios=(13, 4))
+    scatter(of_local, {
+        "length\nterm": start,
+        "a third\nas dear": cheaper(start),
+        "half\nthe rate": replace(start, lr=5e-4),
+        "neither": neither,
+        "half\nthe rate ": replace(neither, lr=5e-4),
+        "a third of\nthe epochs": replace(neither, epochs=10),
+        "dearer\nweights": weights,
+        "dearer\nactivity": replace(neither, activity=3e-4),
+        "permuted,\nneither": replace(neither, images="permuted"),
+        "permuted,\nlength": replace(start, images="permuted"),
+        "permuted,\na third": cheaper(replace(start, images="permuted")),
+        "distances\nshuffled": replace(start, metric="shuffled"),
+        "shuffled,\na third": cheaper(replace(start, metric="shuffled")),
+        "MLP": mlp,
+        "local": local,
+    })  # fmt: skip
+    of_local.set_title(title(start), fontsize=10)
+    for label, colour, change in (("with", "tab:red", replace), ("without", "tab:blue", geometry.without)):
+        for of in (geometry.LOCAL, geometry.LARGER, geometry.LARGEST, geometry.PAPER):
+            rows = found("geometry", (replace(change(of), seed=k) for k in range(3)))
+            label_once = f"{label} the length term" if of is geometry.LOCAL else None
+            y = 100 * column(rows, "accuracy_test")
+            by_grid.plot([of.X] * len(rows), y, "o", color=colour, fillstyle="none", label=label_once)
+    by_grid.set(xlabel="X of X x X x 4 (32) or x 6 neurons", xticks=(32, 44, 52, 60), xlim=(28, 64))
+    by_grid.set_title("larger grids", fontsize=10)
+    by_grid.grid(axis="y", alpha=0.3)
+    by_grid.legend(fontsize="small", loc="center left")
+    of_local.set_ylabel("test accuracy (%)")
+    return figure if of_local.lines else None
+
+
+def plain() -> Figure | None:
+    """Test accuracy of each seed with plain lengths, where training converges and on a larger grid."""
+    figure, starts = Figure((9, 3.8), layout="constrained"), (geometry.FULL, geometry.LARGE)
+    axes = figure.subplots(1, 2, sharey=True, width_ratios=(7, 5))
+    for ax, start in zip(axes, starts, strict=True):
         length, neither, weights = geometry.contrast(start)
         mlp, local = geometry.nets(start)
-        conditions = {
+        scatter(ax, {
+            "length\nterm": length,
             "neither": neither,
-            "length": length,
             "dearer\nweights": weights,
             "permuted,\nneither": replace(neither, images="permuted"),
             "permuted,\nlength": replace(length, images="permuted"),
-            "distances\nshuffled": replace(length, metric="shuffled"),
             "MLP": mlp,
             "local": local,
-        }
-        rows = {label: found("geometry", (replace(s, seed=k) for k in range(3))) for label, s in conditions.items()}
-        rows = {label: of for label, of in rows.items() if of}
-        for x, of in enumerate(rows.values()):
-            kind = of[0]["images"] if of[0]["model"] == "urn" else "anchor"
-            colour = {"photos": "tab:blue", "permuted": "tab:orange", "anchor": "tab:grey"}[kind]
-            ax.plot([x] * len(of), 100 * column(of, "accuracy_test"), "o", color=colour, fillstyle="none")
-        ax.set_xticks(range(len(rows)), rows, fontsize=7.5)
-        ax.set_xlim(-0.5, len(rows) - 0.5)
-        prices = "lengths squared, cheaper activity" if start.gamma == 2 else "plain lengths"
-        ax.set_title(f"{start.X} x {start.X} x {start.Z} neurons, {start.epochs} epochs, {prices}", fontsize=10)
-        ax.grid(axis="y", alpha=0.3)
-    figure.axes[0].set_ylabel("test accuracy (%)")
-    return figure if any(ax.lines for ax in figure.axes) else None
+        })  # fmt: skip
+        ax.set_title(title(start), fontsize=10)
+    axes[0].set_ylabel("test accuracy (%)")
+    return figure if any(ax.lines for ax in axes) else None
+
+
+def cheaper(s: geometry.Setting) -> geometry.Setting:
+    return replace(s, length=3e-7)
+
+
+def title(s: geometry.Setting) -> str:
+    prices = "lengths squared, cheap activity" if s.gamma == 2 else "plain lengths"
+    return f"{s.X} x {s.X} x {s.Z} neurons, {s.epochs} epochs, {prices}"
+
+
+def scatter(ax: Axes, conditions: dict[str, geometry.Setting]) -> None:
+    """A column of points, one a seed, for each condition that has rows; anchors, permuted pixels, without the term and
+    with it in colours of their own."""
+    rows = {label: found("geometry", (replace(s, seed=k) for k in range(3))) for label, s in conditions.items()}
+    rows = {label: of for label, of in rows.items() if of}
+    for x, (label, of) in enumerate(rows.items()):
+        s = conditions[label]
+        kind = "tab:grey" if s.model != "urn" else "tab:orange" if s.images == "permuted" else "tab:purple"
+        if s.model == "urn" and s.images == "photos" and s.metric == "true":
+            kind = "tab:red" if s.length else "tab:blue"
+        ax.plot([x] * len(of), 100 * column(of, "accuracy_test"), "o", color=kind, fillstyle="none")
+    ax.set_xticks(range(len(rows)), rows, fontsize=7.5)
+    ax.set_xlim(-0.5, len(rows) - 0.5)
+    ax.grid(axis="y", alpha=0.3)
 
 
 def claim() -> Figure | None:
@@ -214,6 +270,7 @@ FIGURES: dict[str, tuple[str, Callable[[], Figure | None]]] = {
     "phase": ("spheres-phase.png", phase),
     "length": ("geometry-length.png", length),
     "gain": ("geometry-gain.png", gain),
+    "plain": ("geometry-plain.png", plain),
     "claim": ("nesa-claim.png", claim),
 }
 
