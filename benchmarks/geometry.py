@@ -356,6 +356,7 @@ def fair() -> Iterable[Setting]:
         yield from nets(replace(neither, seed=seed), hidden=LIVE_LOCAL)
     for seed in (1, 2):
         yield replace(neither, epochs=10, seed=seed)
+    yield from (replace(neither, epochs=10, weight=3e-5), replace(neither, epochs=6))
 
 
 def larger() -> Iterable[Setting]:
