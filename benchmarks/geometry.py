@@ -339,24 +339,19 @@ def local() -> Iterable[Setting]:
 
 
 def fair() -> Iterable[Setting]:
-    neither = without(LOCAL)
-    yield from (replace(neither, lr=5e-4), replace(neither, weight=1e-4))
-    yield from (replace(LOCAL, images="permuted", length=3e-7), replace(neither, epochs=10))
-    yield from (replace(neither, activity=3e-4), replace(LOCAL, metric="shuffled", length=3e-7))
-    yield from (replace(LOCAL, length=3e-7), replace(LOCAL, lr=5e-4))
-    yield from (replace(neither, lr=2e-3, warmup=200), replace(LOCAL, lr=2e-3, warmup=200))
-    yield from (replace(neither, lr=3e-4), replace(neither, activity=3e-5))
+    for seed in range(3):
+        s, neither = replace(LOCAL, seed=seed), replace(without(LOCAL), seed=seed)
+        third = replace(s, length=3e-7)
+        yield from (third, replace(third, images="permuted"), replace(third, metric="shuffled"))
+        yield replace(neither, epochs=10)
+        yield from nets(neither, hidden=LIVE_LOCAL)
+    s, neither = LOCAL, without(LOCAL)
     yield replace(neither, model="linear", weight=0.0, activity=0.0, I=1, window=0)
-    yield from nets(neither, hidden=LIVE_LOCAL)
-    yield replace(LOCAL, images="permuted", length=1e-7)
-    for seed in (1, 2):
-        yield replace(LOCAL, images="permuted", length=3e-7, seed=seed)
-        yield replace(LOCAL, metric="shuffled", length=3e-7, seed=seed)
-        yield replace(LOCAL, length=3e-7, seed=seed)
-        yield from nets(replace(neither, seed=seed), hidden=LIVE_LOCAL)
-    for seed in (1, 2):
-        yield replace(neither, epochs=10, seed=seed)
-    yield from (replace(neither, epochs=10, weight=3e-5), replace(neither, epochs=6))
+    for lr, warmup in ((5e-4, 0), (2e-3, 200)):
+        yield from (replace(neither, lr=lr, warmup=warmup), replace(s, lr=lr, warmup=warmup))
+    yield from (replace(neither, lr=3e-4), replace(neither, weight=1e-4), replace(neither, activity=3e-4))
+    yield from (replace(neither, epochs=6), replace(neither, epochs=10, weight=3e-5))
+    yield replace(s, images="permuted", length=1e-7)
 
 
 def larger() -> Iterable[Setting]:
