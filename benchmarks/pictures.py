@@ -133,7 +133,7 @@ def gain() -> Figure | None:
     of_local, by_grid = figure.subplots(1, 2, sharey=True, width_ratios=(13, 4))
     scatter(of_local, {
         "length\nterm": start,
-        "a third\nas dear": cheaper(start),
+        "a third\nas dear": geometry.third(start),
         "half\nthe rate": replace(start, lr=5e-4),
         "without": neither,
         "without,\nrate 1/2": replace(neither, lr=5e-4),
@@ -143,16 +143,16 @@ def gain() -> Figure | None:
         "without,\ndearer N": replace(neither, activity=3e-4),
         "permuted,\nwithout": replace(neither, images="permuted"),
         "permuted,\nlength": replace(start, images="permuted"),
-        "permuted,\na third": cheaper(replace(start, images="permuted")),
+        "permuted,\na third": geometry.third(replace(start, images="permuted")),
         "distances\nshuffled": replace(start, metric="shuffled"),
-        "shuffled,\na third": cheaper(replace(start, metric="shuffled")),
+        "shuffled,\na third": geometry.third(replace(start, metric="shuffled")),
         "MLP": mlp,
         "local": local,
     })  # fmt: skip
     of_local.set_title(title(start), fontsize=10)
     for label, colour, change in (("with", "tab:red", replace), ("without", "tab:blue", geometry.without)):
         for of in (geometry.LOCAL, geometry.LARGER, geometry.LARGEST, geometry.PAPER):
-            rows = found("geometry", (replace(change(of), seed=k) for k in range(3)))
+            rows = seeds(change(of))
             label_once = f"{label} the length term" if of is geometry.LOCAL else None
             y = 100 * column(rows, "accuracy_test")
             by_grid.plot([of.X] * len(rows), y, "o", color=colour, fillstyle="none", label=label_once)
@@ -185,8 +185,9 @@ def plain() -> Figure | None:
     return figure if any(ax.lines for ax in axes) else None
 
 
-def cheaper(s: geometry.Setting) -> geometry.Setting:
-    return replace(s, length=3e-7)
+def seeds(s: geometry.Setting) -> Found:
+    """The rows that are there of s, seed by seed."""
+    return found("geometry", (replace(s, seed=k) for k in range(3)))
 
 
 def title(s: geometry.Setting) -> str:
@@ -197,8 +198,7 @@ def title(s: geometry.Setting) -> str:
 def scatter(ax: Axes, conditions: dict[str, geometry.Setting]) -> None:
     """A column of points, one a seed, for each condition that has rows; anchors, permuted pixels, without the term and
     with it in colours of their own."""
-    rows = {label: found("geometry", (replace(s, seed=k) for k in range(3))) for label, s in conditions.items()}
-    rows = {label: of for label, of in rows.items() if of}
+    rows = {label: of for label, s in conditions.items() if (of := seeds(s))}
     for x, (label, of) in enumerate(rows.items()):
         s = conditions[label]
         kind = "tab:grey" if s.model != "urn" else "tab:orange" if s.images == "permuted" else "tab:purple"
