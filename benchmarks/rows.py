@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import fcntl
 import io
 import math
+import os
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,7 +46,8 @@ class Rows:
         return cls(FOLDER / f"{name}.csv")
 
     def has(self, **key: Any) -> bool:
-        """Is there a row with these values? Raises KeyError for what is no column of the file."""
+        """Is there a row with these values by now, whoever added it? Raises KeyError for what is no column."""
+        self.rows = self._read()
         return bool(self.where(**key))
 
     def where(self, **key: Any) -> list[dict[str, str]]:
@@ -60,18 +64,29 @@ class Rows:
         if missing := {"seed", "seconds"} - row.keys():
             raise ValueError(f"{self.path}: a row says {' and '.join(sorted(missing))}")
         new = {"commit": self._commit} | {name: text(value) for name, value in row.items()}
-        self.rows = self._read()
-        columns = list(self.rows[0] if self.rows else new)
-        if new.keys() != set(columns):
-            extra, absent = sorted(new.keys() - set(columns)), sorted(set(columns) - new.keys())
-            raise ValueError(f"{self.path}: columns are fixed by the first row; new: {extra}, missing: {absent}")
-        self.rows.append({name: new[name] for name in columns})
-        lines = io.StringIO()
-        writer = csv.DictWriter(lines, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, lines.getvalue().encode())
+        with self._alone():
+            self.rows = self._read()
+            columns = list(self.rows[0] if self.rows else new)
+            if new.keys() != set(columns):
+                extra, absent = sorted(new.keys() - set(columns)), sorted(set(columns) - new.keys())
+                raise ValueError(f"{self.path}: columns are fixed by the first row; new: {extra}, missing: {absent}")
+            self.rows.append({name: new[name] for name in columns})
+            lines = io.StringIO()
+            writer = csv.DictWriter(lines, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_whole(self.path, lines.getvalue().encode())
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process adds a row to a file of this folder meanwhile."""
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():
@@ -100,8 +115,11 @@ def study(
     if args.table:
         table([row for setting in settings for row in rows.where(**asdict(setting))])
         return
-    todo = [setting for setting in settings if not rows.has(**asdict(setting))]
-    for setting in todo[: args.most]:
+    left = args.most
+    for setting in settings:
+        if not left or rows.has(**asdict(setting)):  # asked anew each time, as another process may be at it, too
+            continue
+        left -= 1
         found = run(setting)
         rows.add(**asdict(setting), **found)
         print(setting, found, flush=True)

@@ -123,7 +123,7 @@ def train(s: Setting, data: Data, compact: bool = True) -> tuple[URN, list[int]]
             keep[urn.layout.inputs] = keep[urn.layout.ports[PORT]] = True
             if not bool(keep.all()):
                 keep_only(urn, keep.nonzero().flatten(), optimizer)
-            urn.declare_silent(None if (epoch + 1) % RENEW == 0 else ~watch.fired[:, keep])
+            urn.declare_silent(None if (epoch + 1) % RENEW == 0 else ~watch.fired)  # keep_only has shrunk it, too
         left.append(len(urn.layout.hidden))
     urn.declare_silent(None)
     return urn, left

@@ -17,9 +17,9 @@
     naive, ewc, replay, lwf, joint    the rivals, same network, loop and prices
 
 A finished task is a row of docs/results/rows/nesa.csv, and is not computed again; --table prints what is there.
-`random`, `healed` and `share` start from what main has learned, which --keep holds as files: they are made again where
-they are missing. Other keys of the curriculum are for trials: rows that were made with any carry them in the column
-`keys`.
+`random`, `healed` and `share` start from what main has learned, without any other keys, which --keep holds as files:
+they are made again where they are missing. Other keys of the curriculum are for trials: rows that were made with any
+carry them in the column `keys`, and with these conditions they are the keys of what comes after main's tasks.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Study:
                 margin, null = curriculum.learner.margin, derive(curriculum.seed, "null")
                 seen = measure.measure(learner.model.accumulation, tasks[k], margin, metric, null)
                 row |= {key: seen[key] for key in (*MEASURED, "accuracy_val", "accuracy_test")}
-                if condition == "main" and self.keep is not None:
+                if condition == "main" and self.keep is not None and not self.keys:
                     save(self.kept(k + 1), learner.model.accumulation.state_dict())
             R.append([learner.accuracy(j, "test") for j in range(first, k + 1)])
             row["accuracy_val"], row["accuracy_test"] = learner.accuracy(k, "val"), R[-1][-1]
@@ -210,7 +210,11 @@ class Study:
         return self.keep / f"seed-{self.seed}" / f"before-{k}.pt"
 
     def before(self, k: int) -> Accumulation:
-        """What main had accumulated before its task k: from --keep, else learned again."""
+        """What main, without other keys, had accumulated before its task k: from --keep, else learned again."""
+        if self.keys:
+            if other := [key for key in self.keys if key.startswith(("network.", "input."))]:
+                sys.exit(f"{' '.join(other)}: this condition starts from main's own network; leave it out")
+            return Study(self.rows, self.seed, (), self.keep, self.data).before(k)
         if self.keep is not None and self.kept(k).exists():
             return Accumulation.from_state_dict(torch.load(self.kept(k), weights_only=True))
         accumulation, place = make_accumulation(self.curriculum, self.tasks), torch.device("cpu")

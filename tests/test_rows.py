@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
 
 import pytest
-from rows import FOLDER, Rows, text
+from rows import FOLDER, Rows, study, text
 
 
 def test_a_row_is_found_again_by_its_key_in_another_process(tmp_path):
@@ -47,7 +51,41 @@ def test_rows_that_another_process_adds_are_kept(tmp_path):
     one.add(seed=0, seconds=1)
     other.add(seed=1, seconds=1)
     assert [row["seed"] for row in Rows(tmp_path / "study.csv").rows] == ["0", "1"]
-    assert other.has(seed=0)
+    assert other.has(seed=0) and one.has(seed=1)
+
+
+def test_processes_that_add_at_once_lose_no_row(tmp_path):
+    script = (
+        "import sys\nfrom rows import Rows\n"
+        "for k in range(15):\n    Rows(sys.argv[1]).add(who=sys.argv[2], seed=k, seconds=1)"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, (FOLDER.parents[2], FOLDER.parents[2] / "benchmarks")))
+    }
+    words = [sys.executable, "-c", script, str(tmp_path / "study.csv")]
+    running = [subprocess.Popen([*words, who], env=environment) for who in "abc"]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert sorted((row["who"], int(row["seed"])) for row in Rows(tmp_path / "study.csv").rows) == [
+        (who, k) for who in "abc" for k in range(15)
+    ]
+
+
+def test_a_study_asks_before_each_setting_whether_another_process_has_made_its_row(tmp_path, monkeypatch):
+    @dataclass
+    class Setting:
+        seed: int
+
+    path, made = tmp_path / "rows" / "study.csv", []
+
+    def run(setting):
+        made.append(setting.seed)
+        Rows(path).add(seed=setting.seed + 1, found=0, seconds=1)  # somebody else does the next one
+        return {"found": 1, "seconds": 1}
+
+    monkeypatch.setattr("rows.FOLDER", path.parent)
+    monkeypatch.setattr("sys.argv", ["study.py", "all", "--most", "2"])
+    study("study", "", {"all": lambda: map(Setting, range(9))}, run, print)
+    assert made == [0, 2] and [row["found"] for row in Rows(path).rows] == ["0", "1", "0", "1"]
 
 
 @pytest.mark.parametrize("value", [None, 0, -1.5, 1e-12, True, "name", (1, 2.5)])

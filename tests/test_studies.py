@@ -12,17 +12,19 @@ import photographs
 import pytest
 import small_run
 import spheres
+import study as claim_study
 import torch
 from rows import Rows
 from torch import nn
 
 from nesa.accumulation import Accumulation
-from nesa.checkpoint import load_checkpoint
+from nesa.checkpoint import load_checkpoint, save
 from nesa.curriculum import load
 from nesa.progress import Progress
 from nesa.run import load_tasks
 from nesa.tables import read_accumulation
 from urn.embedding import embed
+from urn.geometry import Layout
 
 
 def mlp_urn(update: str = "plain") -> tuple:
@@ -97,6 +99,31 @@ def test_every_study_has_settings_that_differ():
         for name, study in module.STUDIES.items():
             settings = [tuple(asdict(s).values()) for s in study()]
             assert settings and len(set(settings)) == len(settings), name
+
+
+def test_neurons_that_fall_silent_are_dropped_and_those_that_stay_are_still_watched(monkeypatch):
+    class Dead(spheres.URN):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.b.data[self.layout.hidden[:3]] = -1e3  # these never fire
+
+    monkeypatch.setattr(spheres, "URN", Dead)
+    setting = replace(spheres.TINY, S=40, epochs=3, I=3)
+    data = spheres.make_data(setting)
+    urn, left = spheres.train(setting, data)
+    assert left[0] <= 25 and len(left) == 3 and urn.S == left[-1] + 12 and urn.silent is None
+    _, whole = spheres.train(setting, data, compact=False)
+    assert whole == [28, 28, 28]
+
+
+def test_what_starts_from_main_starts_from_main_without_other_keys(tmp_path):
+    store = Accumulation(Layout.grid((2, 2, 3), 1, {"edges": 2}))
+    (tmp_path / "seed-0").mkdir()
+    save(tmp_path / "seed-0" / "before-2.pt", store.state_dict())
+    rows = Rows(tmp_path / "rows.csv")
+    assert claim_study.Study(rows, 0, ["penalties.activity=4e-4"], tmp_path, None).before(2).layout.S == store.layout.S
+    with pytest.raises(SystemExit, match=r"network.iterations=3: this condition starts from main's own network"):
+        claim_study.Study(rows, 0, ["network.iterations=3"], tmp_path, None).before(2)
 
 
 def test_a_run_of_each_study_gives_a_row(monkeypatch):
