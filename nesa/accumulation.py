@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nesa.errors import RunFailed, UserError
 from nesa.packed import pack, unpack
-from nesa.room import needed
+from nesa.room import forecast, needed
 from urn.geometry import Layout
 from urn.network import URN
 
@@ -87,12 +87,25 @@ class Accumulation:
     def missing(self) -> int:
         """How many neurons have to be added for a task to find enough free ones (`nesa.room`), in a feedforward network
         in each layer; 0 or less where none."""
-        hidden = self.owner >= FREE
-        if self.layout.layers is None:
-            return needed(int(hidden.sum())) - len(self.free)
-        layers = [self.layout.layer == z for z in range(1, self.layout.layers + 1)]
-        lack = [needed(int((hidden & L).sum())) - int((L & (self.owner == FREE)).sum()) for L in layers]
-        return max(lack) * self.layout.layers
+        lack = [needed(len(owner)) - int((owner == FREE).sum()) for owner in self._rooms()]
+        return max(lack) * len(lack)
+
+    def more(self, k: int) -> int | None:
+        """How many more tasks that claim as many neurons as task k did fit before the network has to grow; None where
+        it claimed none (`nesa.room.forecast`)."""
+        fits = [
+            forecast(int((owner == FREE).sum()), claimed, len(owner))
+            for owner in self._rooms()
+            if (claimed := int((owner == k).sum()))
+        ]
+        return (0 if self.missing() > 0 else min(n for n in fits if n is not None)) if fits else None
+
+    def _rooms(self) -> list[Tensor]:
+        """The owners of the hidden neurons among which a task must find free ones: all, or those of each layer."""
+        hidden, layers = self.owner >= FREE, self.layout.layers
+        if layers is None:
+            return [self.owner[hidden]]
+        return [self.owner[hidden & (self.layout.layer == z)] for z in range(1, layers + 1)]
 
     def grow(self, count: int) -> None:
         """Appends `count` planes of free neurons (without a grid, `count` neurons; in a feedforward network as many in

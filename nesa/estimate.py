@@ -48,7 +48,8 @@ class TaskEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """inputs, hidden, outputs: neurons. needed: free neurons that a task must find. bytes: at the peak. rate: products
+    """inputs, hidden, outputs: neurons. needed: free neurons that a task must find (in a feedforward network so many in
+    all, a tenth of each layer). bytes: at the peak. rate: products
     in floating-point operations a second; bandwidth: bytes a second."""
 
     inputs: int
@@ -76,7 +77,8 @@ def estimate(curriculum: Curriculum, rate: float | None = None, bandwidth: float
     data = sum(task.samples * inputs * (1 if len(curriculum.input.size) == 2 else 4) for task in tasks)
     total = BASE + COPIES * weights + batch + data
     seconds = START + sum(t.seconds for t in tasks)
-    return Estimate(inputs, hidden, outputs, needed(hidden), total, seconds, tasks, rate, bandwidth)
+    free = sum(map(needed, curriculum.network.layers or [hidden]))
+    return Estimate(inputs, hidden, outputs, free, total, seconds, tasks, rate, bandwidth)
 
 
 def neurons(curriculum: Curriculum) -> tuple[int, int]:

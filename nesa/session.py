@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nesa import continuation, measure, metrics, ranks, room, tables
+from nesa import continuation, measure, metrics, ranks, tables
 from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation
 from nesa.config import Curriculum
@@ -275,7 +275,7 @@ class Session:
         self._draw(data, network, levels, strength)
         row = next(e for e in reversed(self.record.events) if e["event"] == "task_claimed")
         hidden = int((accumulation.owner >= -1).sum())
-        more = room.forecast(row["neurons_free"], row["neurons_claimed"], hidden)
+        more = accumulation.more(k)
         self.record.event("forecast", task=data.name, index=k, tasks_more=more, neurons_hidden=hidden)
         self.progress.close()
         self.progress.message(_lines(row, more))
@@ -348,7 +348,7 @@ class Session:
 
 
 def _lines(row: dict[str, Any], more: int | None) -> str:
-    """What a task has come to, for people. more: nesa.room.forecast."""
+    """What a task has come to, for people. more: `Accumulation.more`."""
     cut = "" if row["accuracy_cut"] is None else f" ({row['accuracy_cut']:.1%} without what it reuses)"
     levels = ", ".join(map(str, row["levels_claimed"]))
     indent = " " * len(row["task"])

@@ -45,7 +45,8 @@ def accuracy(urn: URN, x: Tensor, y: Tensor, port: str | None = None, batch: int
 
 @torch.no_grad()
 def mean_activity(urn: URN, x: Tensor, port: str | None = None, batch: int = 1024) -> Tensor:
-    """(S,) mean activation over the samples, the maximum over l = 1..I-1."""
+    """(S,) mean activation over the samples, the maximum over l = 1..I-1; in a feedforward network that at the l of a
+    neuron's own layer, the only one at which it is computed."""
     total = urn.W.new_zeros(urn.iterations, urn.S)
     for first in range(0, len(x), batch):
         states = urn.states(x[first : first + batch], port)
@@ -53,6 +54,8 @@ def mean_activity(urn: URN, x: Tensor, port: str | None = None, batch: int = 102
             total[level] += states[level].abs().sum(0)
     if urn.iterations == 1:
         return total[0]
+    if urn.layout.layers is not None:
+        total[torch.arange(urn.iterations)[:, None] != urn.layout.layer] = 0
     mean = total[1:].amax(0) / len(x)
     mean[urn.layout.inputs] = 0  # the residual input rule shows the image again; that is no activity of theirs
     return mean

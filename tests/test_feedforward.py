@@ -13,11 +13,12 @@ import torch
 from small_run import events, write_data
 from torch import nn
 
-from nesa.accumulation import Accumulation, Rule
+from nesa.accumulation import FREE, Accumulation, Rule
 from nesa.config import Curriculum
 from nesa.curriculum import dump, load
 from nesa.run import run
 from nesa.session import Session, make_layout
+from nesa.settling import mean_activity
 from urn.compaction import keep_only
 from urn.geometry import Layout
 from urn.network import URN
@@ -293,3 +294,37 @@ def _sizes(*classes: int) -> list:
 
     names, x = ("five", "six"), SimpleNamespace(x=torch.zeros(1, 64))
     return [SimpleNamespace(name=name, classes=n, train=x) for name, n in zip(names, classes, strict=True)]
+
+
+# --- what only its layers say ---------------------------------------------------------------------------------------
+
+
+def test_room_is_wanted_in_each_layer_and_the_forecast_is_what_would_happen():
+    """Three tasks that claim 18 of 20 and 10 of 200 neurons: the first layer is full before the second."""
+    owned = Accumulation(Layout.feedforward((20, 200), 3, {"a": 2}), inputs_receive=False)
+
+    def claim(k: int, first: int, second: int) -> None:
+        for z, count in ((1, first), (2, second)):
+            free = ((owned.layout.layer == z) & (owned.owner == FREE)).nonzero().flatten()
+            owned.owner[free[:count]] = k
+
+    claim(0, 5, 10)
+    assert owned.missing() <= 0 and owned.more(0) == 3  # the next begins with 15, 10 and 5 free ones, and 3 are wanted
+    for k in (1, 2):
+        claim(k, 5, 10)
+        assert owned.missing() <= 0 and owned.more(k) == 3 - k
+    claim(3, 5, 10)
+    assert owned.missing() > 0 and owned.more(3) == 0
+    assert owned.more(9) is None  # a task that claimed nothing says nothing
+
+
+def test_a_neuron_is_as_active_as_at_the_iteration_of_its_layer():
+    """A bias that the data overrule: without data, at other l, the neuron would fire; it is not computed there."""
+    urn = URN(Layout.feedforward((2, 2), 1, {"a": 2}), 3, "plain", "linear", dtype=torch.float64)
+    one, two = ((urn.layout.layer == z).nonzero().flatten() for z in (1, 2))
+    urn.W.data.zero_()
+    urn.b.data.zero_()
+    urn.W.data[one, 0], urn.W.data[two[0], one[0]], urn.W.data[two[1], one[1]] = 1.0, -9.0, 2.0
+    urn.b.data[two] = 5.0
+    found = mean_activity(urn, torch.tensor([[1.0], [2.0]], dtype=torch.float64), "a")
+    assert found[one].tolist() == [1.5, 1.5] and found[two].tolist() == [0.0, 8.0]
