@@ -165,8 +165,8 @@ def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 @torch.no_grad()
 def describe(urn: URN, true: Layout, data: Data, s: Setting) -> dict:
-    """Activity and depths on validation data, accuracy on test data, the proof on 2,000 of them in float64; lengths in
-    the true metric."""
+    """Activity on validation data; accuracies of all readouts, and the readout depth by them, on test data; the proof
+    on 2,000 of them in float64; lengths in the true metric."""
     activity, right = Activity(), [0.0] * s.I
     for x, y in zip(data.test_x.split(1000), data.test_y.split(1000), strict=True):
         for level, logits in enumerate(urn.readouts(x, PORT)):

@@ -107,7 +107,7 @@ class Penalties:
     beta: float = _key(16.0, "factor on dz^2 in the squared distance", low=0)
     gamma: float = _key(1.0, "power of the distance", low=0)
     ramp: float = _key(0.33, "fraction of the task over which weight and length penalties rise from 0", low=0, high=1)
-    literal: bool = _key(False, "compute equation 5 to the letter, iteration I included")
+    literal: bool = _key(False, "count the activity of iteration I, too; with ports, equation 5 to the letter")
     early_readout: float = _key(
         0.0, "share of the task's loss that is taken at the readouts before the last, l = 2 to I - 1", low=0, high=1
     )

@@ -6,9 +6,9 @@
     lwf     alpha, temperature: answers of the last network are distilled, on the new task's samples
     joint   at each task afresh on all tasks so far, so that every row of R has its own upper bound
 
-Same network (every row trains, one output port a task), same first weights, batches, augmentation, schedule, optimiser
-and penalties; the optimiser's state is cleared between tasks. `joint` trains as the last of its tasks says, and an
-epoch lasts until the largest task has been seen once, as Avalanche's balanced loader has it.
+Same network (every row trains, one output port a task), same batches, augmentation, schedule, optimiser and penalties;
+the optimiser's state is cleared between tasks. `joint` trains as the last of its tasks says, and an epoch lasts until
+the largest task has been seen once, as Avalanche's balanced loader has it.
 
 All random choices come from (seed, task, purpose): a resumed run equals an unbroken one.
 """
@@ -175,7 +175,8 @@ class Rival:
         self.memory.load_state_dict(state["memory"], self.model, self.experiences[: self.learned])
 
     def _fresh(self) -> SharedURN:
-        """He-normal weights and zero biases, as the pruning learner's first worker has them."""
+        """He-normal weights and zero biases, from the seed of the pruning learner's first worker. Not its numbers: all
+        ports are drawn at once here, and count in the deviation."""
         network, source = self.curriculum.network, self.accumulation
         layout, iterations = source.layout, [task.iterations for task in self.curriculum.tasks]
         urn = URN(

@@ -227,9 +227,9 @@ class Iterate(torch.autograd.Function):
     x: (B, D_in), or (B, I, D_in) for a sequence under the residual input rule. W: (S, S), b: (S,).
     costs[l]: the price of one unit of activity at iteration l, the reduction over the batch included.
     watch: sees the senders' (B, n) activations of each iteration, or None. slab: memory for the gradient of W.
-    every: read the port after each iteration. multiply: the dtype of the products' factors, W's by default; sums,
-    rectification and gradients stay in W's. Returns the port's (B, D_out), or (I, B, D_out) for every iteration, and
-    the scalar sum over l = 1..I-1 of costs[l] * sum |N_l| over counted neurons.
+    every: read the port after each iteration. multiply: the dtype of the products, factors and results, W's by default;
+    what is added to them and rectification stay in W's. Returns the port's (B, D_out), or (I, B, D_out) for every
+    iteration, and the scalar sum over l = 1..I-1 of costs[l] * sum |N_l| over counted neurons.
     """
 
     @staticmethod

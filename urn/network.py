@@ -33,7 +33,8 @@ class URN(nn.Module):
     Parameters W (S, S) and b (S,). `become` declares rows that training must not change and `hold` puts them back by
     value, so that no optimiser can move them. `recycle_gradient = True` keeps the memory of W's gradient from step to
     step, for loops with one forward pass for each backward pass. `multiply` is the dtype in which a training step
-    multiplies (`urn.precision`), W's own when None: W, sums, gradients, and every answer without gradients stay in W's.
+    multiplies (`urn.precision`), W's own when None: W, what is added to products, and answers without gradients stay in
+    W's.
 
     Raises ValueError for impossible sizes and unknown names.
     """
@@ -160,7 +161,8 @@ class URN(nn.Module):
         """Logits (B, D_out), and the activity term sum over l = 1..I-1 of costs[l] * sum |N^(l)| over free hidden
         neurons (paper eq 5; the batch's reduction is in the costs). literal: l = I too. ports: the input neurons and
         the port too, the residual inputs in them included. Either asks for full products, as eq 5 is written.
-        every: the logits of each readout, l = 1..I, (I, B, D_out) in the place of the last."""
+        every: the logits of each readout, l = 1..I, (I, B, D_out) in the place of the last; in a feedforward
+        network, whose last layer is computed before l = I alone, the earlier ones are the port's biases."""
         self._check(x)
         watch = self.watch if torch.is_grad_enabled() else None  # what is only looked at decides nothing
         if self.outputs_send or x.requires_grad or literal or ports:

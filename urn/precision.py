@@ -1,7 +1,8 @@
 """In which precision a training step multiplies: bfloat16 where the machine has instructions that make it pay.
 
-W, its gradient, the moments and all sums stay float32 ("masters"); only the factors of the products are rounded, to 8
-bits of mantissa. Answers are always given in float32, so what is claimed is measured, and kept, as it is.
+W, its moments and what is added to products stay float32 ("masters"); the factors of the products are rounded, to 8
+bits of mantissa, and so is each product (of a batch's states with a block of W, say) before anything is added to it.
+Answers are always given in float32, so what is claimed is measured, and kept, as it is.
 """
 
 from __future__ import annotations
