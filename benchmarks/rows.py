@@ -117,7 +117,9 @@ def study(
         return
     left = args.most
     for setting in settings:
-        if not left or rows.has(**asdict(setting)):  # asked anew each time, as another process may be at it, too
+        if not left:
+            break
+        if rows.has(**asdict(setting)):  # asked anew each time, as another process may be at it, too
             continue
         left -= 1
         found = run(setting)

@@ -93,7 +93,7 @@ class Study:
         return self._data
 
     def run(self, condition: str) -> None:
-        if self.rows.rows and self.rows.has(condition=condition, seed=self.seed, keys=" ".join(self.keys)):
+        if self.rows.has(condition=condition, seed=self.seed, keys=" ".join(self.keys)):
             print(f"{condition}, seed {self.seed}: there already")
             return
         name, _, rest = condition.partition("-")

@@ -300,7 +300,7 @@ def _sizes(*classes: int) -> list:
 
 
 def test_room_is_wanted_in_each_layer_and_the_forecast_is_what_would_happen():
-    """Three tasks that claim 18 of 20 and 10 of 200 neurons: the first layer is full before the second."""
+    """Tasks that claim 5 of 20 and 10 of 200 neurons: the first layer is full long before the second."""
     owned = Accumulation(Layout.feedforward((20, 200), 3, {"a": 2}), inputs_receive=False)
 
     def claim(k: int, first: int, second: int) -> None:
