@@ -24,7 +24,7 @@ from nesa.strategy import make_penalty
 from nesa.tasks import DataDirs
 from nesa.tasks import load as load_task
 from urn.compaction import LOOK, Watch, compact, look, narrow
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 

@@ -21,7 +21,7 @@ from nesa.connectome import Synapses
 from nesa.film import Film, snapshot
 from nesa.scene import scene
 from nesa.wiring import Wiring
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 
 

@@ -22,10 +22,10 @@ from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation, Rule
 from nesa.errors import RunFailed
 from nesa.learner import NeuralPruning
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.optim import Proximal
 from urn.penalties import Penalty
-from urn.updates import UPDATES
+from urn.update_rules import UPDATES
 
 CLASSES = [3, 4, 5, 6, 7, 4]  # the last task is the one that diverges
 NAMES = [f"task{k}" for k in range(len(CLASSES))]

@@ -46,15 +46,15 @@ from rows import study
 from spheres import Data
 from torch import Tensor, nn
 
-from urn.activity import Activity
 from urn.compaction import Watch, compact, look, narrow
-from urn.embedding import extract
-from urn.fields import fields
-from urn.geometry import Layout, Metric
+from urn.layout import Layout, Metric
+from urn.measures.activity import Activity
+from urn.measures.receptive_fields import fields
+from urn.measures.structure import locality, measure, proof, shares_by_plane
+from urn.mlp_conversion import extract
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
-from urn.structure import locality, measure, proof, shares_by_plane
 
 PROVED = 2000
 PORT = "cifar10"

@@ -22,9 +22,9 @@ from torch import Tensor
 from nesa.accumulation import Accumulation
 from nesa.measure import BATCH
 from nesa.stream import TaskData
-from urn import structure
-from urn.activity import Activity, levels
-from urn.graph import Synapses, graph_depth, live
+from urn.measures import structure
+from urn.measures.activity import Activity, levels
+from urn.measures.graph import Synapses, graph_depth, live
 
 MEASURES = ("readout", "mean", "graph")
 SURE = (0.025, 0.975)  # quantiles: an interval of 95 per cent

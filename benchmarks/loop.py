@@ -28,7 +28,7 @@ from nesa.rivals import Rival
 from nesa.strategy import experiences, make_optimizer, make_penalty
 from nesa.stream import Batches, TaskData, from_arrays
 from nesa.tasks import Arrays
-from urn.geometry import Layout
+from urn.layout import Layout
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty

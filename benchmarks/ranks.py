@@ -20,11 +20,11 @@ import time
 import torch
 import torch.distributed as dist
 
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
-from urn.sharding import shard
+from urn.row_partition import shard
 
 D_IN, D_OUT = 64, 10
 PENALTY = Penalty("prox_decoupled", weight=0.1, activity=1e-3)

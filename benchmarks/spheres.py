@@ -31,14 +31,14 @@ from rows import study
 from torch import Tensor
 
 from nesa.tasks import load
-from urn.activity import Activity
 from urn.compaction import Watch, keep_only
-from urn.embedding import extract
-from urn.geometry import Layout
+from urn.layout import Layout
+from urn.measures.activity import Activity
+from urn.measures.structure import layer_widths, levels, measure, proof, readout_depth
+from urn.mlp_conversion import extract
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
-from urn.structure import layer_widths, levels, measure, proof, readout_depth
 
 D, TRAIN, TEST = 10, 4000, 4000  # the test half of the data is validation and test, 2,000 each
 PORT = "shells"

@@ -20,7 +20,7 @@ import torch
 from literal import LiteralURN, literal_loss
 
 from urn.compaction import keep_only
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty

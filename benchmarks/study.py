@@ -48,8 +48,8 @@ from nesa.seeds import derive
 from nesa.session import make_accumulation
 from nesa.strategy import Pruning, make_learner
 from nesa.stream import Batches, Samples, TaskData
-from urn import structure
-from urn.geometry import Metric
+from urn.layout import Metric
+from urn.measures import structure
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import early_loss, early_readouts

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from nesa.accumulation import Accumulation, Claim, Rule
 from urn.compaction import keep_only
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.penalties import Early, Penalty, early_readouts
-from urn.sharding import shard
+from urn.row_partition import shard
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
@@ -32,7 +32,7 @@ class AccumulatingURN(MultiTaskModule):
     accumulation: what has been claimed. rule: how new tasks iterate. The Parameters are those of the worker that
     trains the current task; claimed tasks answer through their own frozen sub-networks, and a task that has not been
     learned answers with zeros (Avalanche may ask for it). recycle_gradient, multiply: see `urn.URN`. dealt: the rows of
-    workers are dealt out to the ranks of torch's process group until they settle (`urn.sharding`).
+    workers are dealt out to the ranks of torch's process group until they settle (`urn.row_partition`).
     """
 
     recycle_gradient = False

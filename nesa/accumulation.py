@@ -22,7 +22,7 @@ from torch import Tensor
 from nesa.errors import RunFailed, UserError
 from nesa.packed import pack, unpack
 from nesa.room import forecast, needed
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 
 FREE, INPUT, PORT = -1, -2, -3

@@ -4,7 +4,7 @@ Three lines a task, on its test data:
 
     blocks     only the synapses from each level to the next are kept, as in a multi-layer perceptron (paper eq 1)
     named      the other blocks that carry anything on the way to the output, skips and recurrences, are kept too
-    extracted  the task's network as a plain torch module of small dense layers (urn.embedding.extract)
+    extracted  the task's network as a plain torch module of small dense layers (urn.mlp_conversion.extract)
 
 Everything outside is set to zero, and the outputs are compared. That the first line fails says that the network is no
 multi-layer perceptron; when one of the others fails, the structure that is reported is not the one that computes. All
@@ -23,9 +23,9 @@ from nesa.folder import CURRICULUM
 from nesa.saved import checkpointed, load, read_probe
 from nesa.stream import normalise
 from nesa.verify import stored_data
-from urn.activity import NEVER
-from urn.embedding import extract
-from urn.proof import Proof, proof
+from urn.measures.activity import NEVER
+from urn.measures.block_proof import Proof, proof
+from urn.mlp_conversion import extract
 
 TOLERANCE = 1e-5  # of any output on any sample
 BATCH = 1000

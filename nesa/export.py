@@ -24,7 +24,7 @@ from nesa import saved
 from nesa.errors import RunFailed, UserError
 from nesa.folder import write_whole
 from nesa.saved import SavedTask
-from urn.embedding import extract
+from urn.mlp_conversion import extract
 
 SUFFIXES = {".pt2": "torch.export", ".onnx": "ONNX"}
 EXTRA = ("onnx", "onnxscript")  # what torch's exporter to ONNX asks for

@@ -29,7 +29,7 @@ from urn.compaction import Watch, compact, follow, look, narrow
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty, early_loss, soft_threshold_
-from urn.sharding import unshard
+from urn.row_partition import unshard
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses

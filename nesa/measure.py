@@ -1,4 +1,4 @@
-"""What a claimed task looks like: one row of the accumulation table (measures: urn.structure; docs/method.md)."""
+"""What a claimed task looks like: one row of the accumulation table (measures: urn.measures.structure; docs/method.md)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from nesa.accumulation import Accumulation
 from nesa.stream import Samples, TaskData
-from urn import structure
-from urn.activity import Activity
-from urn.geometry import Metric
+from urn.layout import Metric
+from urn.measures import structure
+from urn.measures.activity import Activity
 from urn.network import URN
 
 BATCH = 1000

@@ -27,7 +27,7 @@ from nesa.events import new_event
 from nesa.seeds import derive
 from nesa.stream import TaskData, normalise
 from nesa.tables import ACCUMULATION
-from urn.geometry import Metric
+from urn.layout import Metric
 
 # Functions of the weights alone: the same on every machine. The other measures run data through the network.
 OF_WEIGHTS = ("neurons_claimed", "neurons_total", "neurons_free", "claimed_share", "neurons_reused", "synapses")

@@ -2,7 +2,7 @@
 
     torchrun --standalone --nproc-per-node 2 -m nesa run CURRICULUM.yaml [--device cuda]
 
-While a task trains, each rank has its own rows of the worker's W (`urn.sharding`). For settling they are put together
+While a task trains, each rank has its own rows of the worker's W (`urn.row_partition`). For settling they are put together
 again, and everything after that every rank does for itself, to the same bits: `agree` holds them to it after each
 claim. Only the first rank's record is a run; the others write theirs into a folder that is thrown away.
 """

@@ -28,7 +28,7 @@ from nesa.seeds import derive
 from nesa.stop import Stop
 from nesa.strategy import Pruning, make_learner
 from nesa.stream import TaskData
-from urn.geometry import Layout, Metric
+from urn.layout import Layout, Metric
 from urn.network import URN
 
 PROBES = 256  # test samples that are kept with each task and its logits for them, to prove that they never change

@@ -11,7 +11,7 @@ import torch
 from nesa.accumulation import FREE, INPUT, PORT, Accumulation, Rule
 from nesa.errors import RunFailed, UserError
 from urn.compaction import keep_only
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 
 RULE = Rule(4, "residual_both", "linear")

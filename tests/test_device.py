@@ -22,11 +22,11 @@ from nesa.learner import NeuralPruning
 from nesa.strategy import Observer, Schedule
 from nesa.stream import Batches, Samples, TaskData
 from urn.compaction import Watch
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
-from urn.updates import UPDATES
+from urn.update_rules import UPDATES
 
 META, B, I = torch.device("meta"), 6, 4
 WAITING = {"_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "masked_select", "equal", "is_nonzero"}

@@ -145,7 +145,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_names_that_the_pages_give_exist():
-    """Dotted names between backticks, such as `urn.structure.mean_depth`, lead to something."""
+    """Dotted names between backticks, such as `urn.measures.structure.mean_depth`, lead to something."""
     import importlib
 
     for page in PAGES:

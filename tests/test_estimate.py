@@ -15,7 +15,7 @@ CURRICULA = Path(__file__).parent.parent / "curricula"
 
 @pytest.mark.parametrize("name", ["quickstart", "vision", "spheres"])
 def test_neurons_are_those_of_the_layout(name):
-    from urn.geometry import Layout
+    from urn.layout import Layout
 
     curriculum = load(CURRICULA / f"{name}.yaml")
     found = estimate(curriculum, rate=1e11, bandwidth=1e10)

@@ -18,11 +18,11 @@ from nesa.accumulation import Accumulation, Rule
 from nesa.errors import RunFailed
 from nesa.learner import NeuralPruning
 from nesa.seeds import derive
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
-from urn.updates import UPDATES
+from urn.update_rules import UPDATES
 
 CLASSES = {"five": 5, "six": 6, "ten": 10}
 D_IN, N_TRAIN, I = 8, 30, 3

@@ -18,7 +18,7 @@ from nesa.accumulation import Accumulation, Rule
 from nesa.errors import RunFailed, UserError
 from nesa.learner import NeuralPruning, SupervisedPlugin
 from nesa.settling import accuracy
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.optim import Proximal
 from urn.penalties import Penalty
 
@@ -215,10 +215,10 @@ def test_evaluation_has_no_activity_term():
     urn.penalty = Penalty(activity=5.0)
     urn.eval()
     urn(samples(1)[0], 1)
-    assert urn.activity.item() == 0.0
+    assert urn.measures.activity.item() == 0.0
     urn.train()
     urn(samples(1)[0], 1)
-    assert urn.activity.item() > 0
+    assert urn.measures.activity.item() > 0
 
 
 def test_prox_adam_needs_the_moments():

@@ -10,7 +10,7 @@ from nesa.accumulation import Accumulation, Rule
 from nesa.measure import accuracy, measure, observe, with_weights
 from nesa.stream import Samples, TaskData
 from urn.compaction import keep_only
-from urn.geometry import Layout, Metric
+from urn.layout import Layout, Metric
 
 RULE = Rule(3, "residual_input", "linear")
 

@@ -22,8 +22,8 @@ from nesa.curriculum import dump, load
 from nesa.errors import RunFailed, UserError
 from nesa.values import hints_of
 from urn.compaction import keep_only
-from urn.geometry import Layout
-from urn.updates import UPDATES
+from urn.layout import Layout
+from urn.update_rules import UPDATES
 
 # A curriculum, written and read -------------------------------------------------------------------------------------
 

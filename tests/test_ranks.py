@@ -16,7 +16,7 @@ from nesa.curriculum import load
 from nesa.errors import RunFailed, UserError
 from nesa.strategy import make_learner
 from nesa.tables import read_accumulation
-from urn.geometry import Layout
+from urn.layout import Layout
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nesa")

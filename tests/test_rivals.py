@@ -17,7 +17,7 @@ from nesa.rivals import Rival, weight_cost
 from nesa.shared import MIXED, SharedURN
 from nesa.stream import Batches, TaskData, from_arrays
 from nesa.tasks import Arrays
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.penalties import Penalty, early_loss, literal_penalty
 

@@ -7,10 +7,10 @@ import torch
 
 from nesa import settling
 from nesa.settling import DENSE, accuracy, advice, drop_idle, mean_activity, settle
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.penalties import Penalty
-from urn.updates import UPDATES
+from urn.update_rules import UPDATES
 
 D_IN, CLASSES = 4, 3
 

@@ -17,7 +17,7 @@ from nesa.seeds import derive
 from nesa.strategy import CurriculumStrategy, Observer, Pruning, Schedule, experiences, make_learner, make_optimizer
 from nesa.stream import Batches, TaskData, from_arrays
 from nesa.tasks import Arrays
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 
 with warnings.catch_warnings():

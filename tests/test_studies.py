@@ -23,8 +23,8 @@ from nesa.curriculum import load
 from nesa.progress import Progress
 from nesa.run import load_tasks
 from nesa.tables import read_accumulation
-from urn.embedding import embed
-from urn.geometry import Layout
+from urn.layout import Layout
+from urn.mlp_conversion import embed
 
 
 def mlp_urn(update: str = "plain") -> tuple:

@@ -1,17 +1,17 @@
 """The Unstructured Recursive Network: one weight matrix that chooses its own architecture (Golkar).
 
-Needs torch, numpy and scipy alone; knows no tasks, files or curricula. The measures are in `urn.structure`, the
-proof that a structure is real in `urn.proof`.
+Needs torch, numpy and scipy alone; knows no tasks, files or curricula. The measures are in `urn.measures.structure`, the
+proof that a structure is real in `urn.measures.block_proof`.
 """
 
 from urn.compaction import Watch, compact, follow, keep_only, look, narrow
-from urn.embedding import embed, extract
-from urn.geometry import Layout, Metric
+from urn.layout import Layout, Metric
+from urn.mlp_conversion import embed, extract
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty, literal_penalty
-from urn.sharding import shard, unshard
-from urn.updates import UPDATES, Update
+from urn.row_partition import shard, unshard
+from urn.update_rules import UPDATES, Update
 
 __all__ = [
     "UPDATES",

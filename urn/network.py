@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from urn.geometry import Layout
-from urn.iteration import Iterate, Plan, Reach, Slab, as_index, make_plan
-from urn.sharding import Share
-from urn.updates import find_update
+from urn.kernel import Iterate, Plan, Reach, Slab, as_index, make_plan
+from urn.layout import Layout
+from urn.row_partition import Share
+from urn.update_rules import find_update
 
 OUTPUT_ACTIVATIONS = ("relu", "linear")
 
@@ -23,7 +23,7 @@ OUTPUT_ACTIVATIONS = ("relu", "linear")
 class URN(nn.Module):
     """S neurons, all connected to all, updated I times; phi is ReLU.
 
-    layout: ports and coordinates. iterations: I >= 1. update: a name of `urn.updates.UPDATES`.
+    layout: ports and coordinates. iterations: I >= 1. update: a name of `urn.update_rules.UPDATES`.
     output_activation: "relu" (the paper) or "linear" (no output can die). outputs_send: whether output neurons feed
     other neurons (in the paper they may; here not unless asked, because several tasks share one network).
     gain: factor on the He-normal standard deviation sqrt(2 / S). support: optional (S, S) bool, the synapses that may
@@ -227,7 +227,7 @@ class URN(nn.Module):
         """A URN of the neurons `index` (n,) alone, renumbered in that order; ports not wholly inside vanish.
         Raises ValueError while the rows of W are with several processes."""
         if self.share.world > 1:
-            raise ValueError("a part is cut out of a whole URN; put its rows together first: urn.sharding.unshard")
+            raise ValueError("a part is cut out of a whole URN; put its rows together first: urn.row_partition.unshard")
         index = index.cpu()
         where = index.to(self.W.device)
         part = URN.__new__(URN)

@@ -15,8 +15,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from urn.geometry import Layout
-from urn.iteration import Reach
+from urn.kernel import Reach
+from urn.layout import Layout
 from urn.network import URN
 from urn.penalties import Penalty, soft_threshold_
 

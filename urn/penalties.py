@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from urn.geometry import Layout, Metric
+from urn.layout import Layout, Metric
 
 METHODS = ("subgradient", "prox_adam", "prox_decoupled")
 REDUCTIONS = ("mean", "sum")

@@ -1,4 +1,4 @@
-"""The plain module that `urn.embedding.extract` returns: one small dense layer after the other, nothing of a URN.
+"""The plain module that `urn.mlp_conversion.extract` returns: one small dense layer after the other, nothing of a URN.
 
 It holds weights as buffers and needs torch alone, so that torch.export takes it as it is. With h_l the neurons kept
 at iteration l and x the input:

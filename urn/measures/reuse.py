@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from urn.graph import Synapses
+from urn.measures.graph import Synapses
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,15 @@
-"""urn.proof: the blocks that a structure names are all of the network, and the proof fails where they are not."""
+"""urn.measures.block_proof: the blocks that a structure names are all of the network, and the proof fails where they are not."""
 
 import pytest
 import torch
 from torch import nn
 
-from urn.activity import NEVER
-from urn.embedding import embed
-from urn.geometry import Layout
-from urn.graph import Synapses
+from urn.layout import Layout
+from urn.measures.activity import NEVER
+from urn.measures.block_proof import Proof, keep_blocks, named_blocks, proof
+from urn.measures.graph import Synapses
+from urn.mlp_conversion import embed
 from urn.network import URN
-from urn.proof import Proof, keep_blocks, named_blocks, proof
 
 
 def mlp_urn(update: str = "plain") -> URN:

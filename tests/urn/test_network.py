@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
-from urn.updates import UPDATES
+from urn.update_rules import UPDATES
 
 
 def by_hand(urn: URN, x: torch.Tensor, port: str | None) -> list[list[list[float]]]:

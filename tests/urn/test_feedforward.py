@@ -20,7 +20,7 @@ from nesa.run import run
 from nesa.session import Session, make_layout
 from nesa.settling import mean_activity
 from urn.compaction import keep_only
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty

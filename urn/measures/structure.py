@@ -2,8 +2,8 @@
 
 Each is a pure function of W (S, S) or its `Synapses`, of the levels (S,) and of what neurons do on data (`Activity`),
 and has the same value for one feedforward net under each update rule that computes it exactly. What the neurons do is
-in `urn.activity`, paths and cycles are in `urn.graph`, what a task reads of earlier ones is in `urn.reuse`, the proof
-that a structure is real is in `urn.proof`; their names can be had from here as well. `measure` takes all measures of
+in `urn.measures.activity`, paths and cycles are in `urn.measures.graph`, what a task reads of earlier ones is in `urn.measures.reuse`, the proof
+that a structure is real is in `urn.measures.block_proof`; their names can be had from here as well. `measure` takes all measures of
 one task at once.
 """
 
@@ -16,11 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from urn.activity import NEVER, TOLERANCE, Activity, active, layer_widths, levels, varies
-from urn.geometry import Layout, Metric
-from urn.graph import Synapses, graph_depth, live, on_cycles, path_lengths, path_levels, recurrence, unsettled
-from urn.proof import Block, Proof, keep_blocks, named_blocks, place_port, proof
-from urn.reuse import Reuse, cut_reuse, reuse
+from urn.layout import Layout, Metric
+from urn.measures.activity import NEVER, TOLERANCE, Activity, active, layer_widths, levels, varies
+from urn.measures.block_proof import Block, Proof, keep_blocks, named_blocks, place_port, proof
+from urn.measures.graph import Synapses, graph_depth, live, on_cycles, path_lengths, path_levels, recurrence, unsettled
+from urn.measures.reuse import Reuse, cut_reuse, reuse
 
 __all__ = [
     "NEVER",

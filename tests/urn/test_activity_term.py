@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.penalties import Penalty, literal_penalty
-from urn.updates import UPDATES
+from urn.update_rules import UPDATES
 
 
 @pytest.mark.parametrize("update", UPDATES)

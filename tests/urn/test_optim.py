@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from urn import optim
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from urn.geometry import Layout, Metric
+from urn.layout import Layout, Metric
 
 
 def test_neurons_are_numbered_plane_by_plane_and_row_by_row():

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.penalties import METHODS, Penalty, literal_penalty, soft_threshold_
 

@@ -1,4 +1,4 @@
-"""urn.embedding: an MLP inside a URN equals the MLP layer by layer or is refused; a URN unrolled equals the URN."""
+"""urn.mlp_conversion: an MLP inside a URN equals the MLP layer by layer or is refused; a URN unrolled equals the URN."""
 
 import itertools
 
@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from urn.embedding import embed, extract
-from urn.geometry import Layout
+from urn.layout import Layout
+from urn.mlp_conversion import embed, extract
 from urn.network import URN
 from urn.unrolled import Dense
-from urn.updates import UPDATES, find_update
+from urn.update_rules import UPDATES, find_update
 
 
 def mlp(seed: int, widths: tuple[int, ...] = (5, 8, 6, 3), *, bias: str = "any", relu: bool = False) -> nn.Sequential:

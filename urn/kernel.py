@@ -26,7 +26,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from urn.sharding import Share, Spots
+from urn.row_partition import Share, Spots
 
 Index = slice | Tensor
 Reach = tuple[tuple[int, int, int, int], ...]  # rectangles of W, apart from each other: first and last row and column

@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from urn.activity import NEVER, Activity
+from urn.measures.activity import NEVER, Activity
 
 ROWS = 1024  # of W are searched at a time, so that no copy of a large W is made
 

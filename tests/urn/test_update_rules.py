@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
-from urn.updates import UPDATES, find_update
+from urn.update_rules import UPDATES, find_update
 
 # name -> (input port keeps x, output port accumulates), paper eq 3, 6 and 7
 RULES = {

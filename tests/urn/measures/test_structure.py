@@ -1,4 +1,4 @@
-"""urn.structure on networks whose structure is known: embedded MLPs, nets with skips, rings, grids, claimed neurons;
+"""urn.measures.structure on networks whose structure is known: embedded MLPs, nets with skips, rings, grids, claimed neurons;
 the same values under every update rule that is exact, and after relabelling."""
 
 from dataclasses import fields
@@ -8,12 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from urn.activity import NEVER, Activity
-from urn.embedding import embed
-from urn.geometry import Layout, Metric
-from urn.graph import Synapses
-from urn.network import URN
-from urn.structure import (
+from urn.layout import Layout, Metric
+from urn.measures.activity import NEVER, Activity
+from urn.measures.graph import Synapses
+from urn.measures.structure import (
     Structure,
     cut_reuse,
     locality,
@@ -25,7 +23,9 @@ from urn.structure import (
     shares_by_plane,
     skip_share,
 )
-from urn.updates import UPDATES
+from urn.mlp_conversion import embed
+from urn.network import URN
+from urn.update_rules import UPDATES
 
 WIDTHS = (6, 12, 9, 7, 4)  # d = 4 layers of weights
 

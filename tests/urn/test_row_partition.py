@@ -16,12 +16,12 @@ import torch.multiprocessing as mp
 
 from urn import compaction
 from urn.compaction import Watch, look, narrow
-from urn.geometry import Layout
+from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
-from urn.sharding import Share, shard, unshard
-from urn.updates import UPDATES
+from urn.row_partition import Share, shard, unshard
+from urn.update_rules import UPDATES
 
 STEPS, WORLD, B, D_IN = 50, 2, 8, 9
 LAYOUT = Layout.grid((3, 3, 6), 1, {"a": 3, "b": 2})  # S = 59: the ranks' parts are not equal

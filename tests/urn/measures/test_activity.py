@@ -1,9 +1,9 @@
-"""urn.activity: what counts as active and as varying, levels, and the same numbers whole and in batches."""
+"""urn.measures.activity: what counts as active and as varying, levels, and the same numbers whole and in batches."""
 
 import pytest
 import torch
 
-from urn.activity import NEVER, Activity, active, layer_widths, levels, varies
+from urn.measures.activity import NEVER, Activity, active, layer_widths, levels, varies
 
 # Five neurons, two samples, I = 3: an input, one that varies at l = 1, one that rests at a bias until l = 3, a
 # constant, a silent one.

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from urn.activity import NEVER, TOLERANCE, Activity, active, levels
-from urn.graph import Synapses, live, path_levels
+from urn.measures.activity import NEVER, TOLERANCE, Activity, active, levels
+from urn.measures.graph import Synapses, live, path_levels
 
 if TYPE_CHECKING:
     from urn.network import URN

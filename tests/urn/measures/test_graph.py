@@ -1,4 +1,4 @@
-"""urn.graph against networkx: live synapses, components, longest and weighted paths, cycles that never settle."""
+"""urn.measures.graph against networkx: live synapses, components, longest and weighted paths, cycles that never settle."""
 
 from itertools import pairwise
 
@@ -6,11 +6,11 @@ import networkx as nx
 import pytest
 import torch
 
-from urn.activity import Activity
-from urn.geometry import Layout
-from urn.graph import Synapses, graph_depth, live, on_cycles, path_lengths, recurrence, unsettled
+from urn.layout import Layout
+from urn.measures.activity import Activity
+from urn.measures.graph import Synapses, graph_depth, live, on_cycles, path_lengths, recurrence, unsettled
 from urn.network import URN
-from urn.updates import UPDATES
+from urn.update_rules import UPDATES
 
 
 def random_net(S: int, density: float, seed: int) -> torch.Tensor:

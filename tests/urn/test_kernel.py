@@ -12,10 +12,10 @@ import itertools
 import pytest
 import torch
 
-from urn.geometry import Layout
-from urn.iteration import add_to_block, as_index, block
+from urn.kernel import add_to_block, as_index, block
+from urn.layout import Layout
 from urn.network import URN
-from urn.updates import UPDATES
+from urn.update_rules import UPDATES
 
 S, D_IN, B = 15, 3, 6
 COSTS = (0.0, 0.3, 0.5, 0.7, 0.11, 0.13)

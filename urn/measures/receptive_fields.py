@@ -1,6 +1,6 @@
 """Receptive fields: what neurons read of an image, how compact it is, and whether its place is theirs.
 
-`urn.structure.locality` asks whether synapses are short, which takes a neuron's place for the place it reads at. Where
+`urn.measures.structure.locality` asks whether synapses are short, which takes a neuron's place for the place it reads at. Where
 nothing ties the two together, a neuron may read one spot of the image and stand elsewhere; here its field is measured
 about its own centre.
 """

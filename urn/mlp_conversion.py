@@ -21,11 +21,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from urn.geometry import Layout
-from urn.graph import Synapses, mask
+from urn.layout import Layout
+from urn.measures.graph import Synapses, mask
 from urn.network import URN
 from urn.unrolled import Dense, Step, Unrolled
-from urn.updates import Update, find_update
+from urn.update_rules import Update, find_update
 
 Pairs = Sequence[tuple[Tensor, Tensor | None]]
 Layers = list[tuple[Tensor, Tensor]]

@@ -1,12 +1,12 @@
-"""urn.fields on networks whose receptive fields are known."""
+"""urn.measures.receptive_fields on networks whose receptive fields are known."""
 
 import math
 
 import pytest
 import torch
 
-from urn.fields import fields
-from urn.geometry import Layout
+from urn.layout import Layout
+from urn.measures.receptive_fields import fields
 
 
 def generator() -> torch.Generator:

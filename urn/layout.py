@@ -69,7 +69,7 @@ class Layout:
     @staticmethod
     def feedforward(widths: Sequence[int], d_in: int, ports: Mapping[str, int]) -> Layout:
         """Hidden layers of these widths between the input port and the output ports, x a neuron's place in its layer:
-        a multi-layer perceptron as `urn.embedding.embed` lays it out (paper figure 1), with a port for each task.
+        a multi-layer perceptron as `urn.mlp_conversion.embed` lays it out (paper figure 1), with a port for each task.
         Raises ValueError for a layer without neurons."""
         if d_in < 1 or not widths or min(widths) < 1:
             raise ValueError(f"a feedforward network of {d_in} inputs and the layers {list(widths)} has an empty layer")
