@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from nesa.curriculum import load
+from nesa.datasets.registry import DataDirs
+from nesa.datasets.registry import load as load_task
 from nesa.strategy import make_penalty
-from nesa.tasks import DataDirs
-from nesa.tasks import load as load_task
 from urn.compaction import LOOK, Watch, compact, look, narrow
 from urn.layout import Layout
 from urn.network import URN

@@ -24,10 +24,10 @@ from torch import nn
 
 from nesa.accumulation import Accumulation
 from nesa.config import Curriculum, Input, Learner, Network, Penalties, Task, Training
+from nesa.datasets.registry import Arrays
 from nesa.rivals import Rival
 from nesa.strategy import experiences, make_optimizer, make_penalty
 from nesa.stream import Batches, TaskData, from_arrays
-from nesa.tasks import Arrays
 from urn.layout import Layout
 
 with warnings.catch_warnings():

@@ -10,7 +10,7 @@ from anchors import CLASSES
 from spheres import Data
 from torch import Tensor
 
-from nesa.tasks import DataDirs, load
+from nesa.datasets.registry import DataDirs, load
 
 VALIDATION = 1000
 

@@ -30,7 +30,7 @@ import torch
 from rows import study
 from torch import Tensor
 
-from nesa.tasks import load
+from nesa.datasets.registry import load
 from urn.compaction import Watch, keep_only
 from urn.layout import Layout
 from urn.measures.activity import Activity

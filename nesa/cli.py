@@ -86,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
         return _run_seeds(args, curriculum, options)
     seed = args.seeds[0] if args.seeds else curriculum.seed
     with _terminable():
-        from nesa.ranks import joined
+        from nesa.distributed import joined
         from nesa.run import run
 
         with joined(args.device) as rank:
@@ -99,10 +99,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def _run_seeds(args: argparse.Namespace, curriculum: Curriculum, options: dict[str, Any]) -> int:
     """Without a name each run is a new one, named after the time and the fallbacks; with one, what is there counts."""
-    from nesa import ranks, series
+    from nesa import distributed, series
     from nesa.progress import Progress
 
-    ranks.alone("run with several seeds")
+    distributed.alone("run with several seeds")
     planned = series.seeded(curriculum, args.out or Path("runs"), args.name or curriculum.name, args.seeds)
     if args.name:
         series.check(planned)
@@ -123,7 +123,7 @@ def _run_seeds(args: argparse.Namespace, curriculum: Curriculum, options: dict[s
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from nesa.ranks import alone
+    from nesa.distributed import alone
     from nesa.sweep import plan, sweep, text
 
     alone("sweep")
@@ -142,7 +142,7 @@ def _resume(args: argparse.Namespace) -> int:
     from nesa.progress import Progress
 
     with _terminable():
-        from nesa.ranks import alone
+        from nesa.distributed import alone
         from nesa.run import resume
 
         alone("resume")
@@ -156,7 +156,7 @@ def _extend(args: argparse.Namespace) -> int:
     from nesa.progress import Progress
 
     with _terminable():
-        from nesa.ranks import alone
+        from nesa.distributed import alone
         from nesa.run import extend
 
         alone("extend")
@@ -193,18 +193,18 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _tasks(args: argparse.Namespace) -> int:
-    from nesa import tasks
+    from nesa.datasets import registry
 
     if args.preview is None:
-        print(tasks.describe(args.name))
+        print(registry.describe(args.name))
         return 0
     if args.name is None:
         raise UserError("--preview draws one source: give its name, such as nesa tasks shapes --preview shapes.png")
     from nesa.progress import Progress
 
     with Progress() as progress:
-        data = tasks.DataDirs(args.data)
-        print(tasks.preview(args.name, {}, args.preview, data=data, progress=progress))
+        data = registry.DataDirs(args.data)
+        print(registry.preview(args.name, {}, args.preview, data=data, progress=progress))
     return 0
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nesa.interrupts import Stop
 from nesa.learner import Healing, NeuralPruning, SupervisedPlugin
 from nesa.packed import pack, unpack
-from nesa.stop import Stop
 
 if TYPE_CHECKING:
     from nesa.strategy import Observer, Schedule

@@ -17,10 +17,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from nesa import tasks
 from nesa.config import LEARNER_PARAMS, Curriculum, Learner, Network, Penalties, Task, Training
+from nesa.datasets import registry
+from nesa.datasets.registry import Source
 from nesa.document import join, show, suggestion
-from nesa.tasks import Source
 
 # W is kept dense, row by receiver: 100,000 neurons are 40 GB in float32, and training keeps four of its size.
 MAX_NEURONS = 100_000
@@ -43,7 +43,11 @@ class Door(Protocol):
 
 def source_called(name: str | None) -> Source | None:
     """The source of that name or dotted path, which is never imported here; None when there is none."""
-    return tasks.find(name) if name is not None and (name in tasks.SOURCES or tasks.dotted.is_dotted(name)) else None
+    return (
+        registry.find(name)
+        if name is not None and (name in registry.SOURCES or registry.dotted.is_dotted(name))
+        else None
+    )
 
 
 def feedforward(door: Door, network: Network, given: Collection[str]) -> Network:
@@ -100,7 +104,7 @@ def _params(door: Door, path: KeyPath, key: str, name: str, params_key: str, par
         return params
     source = source_called(name)
     if source is None:
-        known = list(tasks.SOURCES)
+        known = list(registry.SOURCES)
         near = suggestion(name, known) or f"; there are {', '.join(known)}, or module:function of your own"
         door.say((*path, key), f"{show(name)} is not a task source{near}")
         return params

@@ -20,19 +20,19 @@ import torch
 from nesa import continuation
 from nesa.config import Curriculum
 from nesa.curriculum import dump, extended, load
+from nesa.datasets.registry import DataDirs
 from nesa.environment import environment
 from nesa.errors import RunFolderError, UserError
 from nesa.estimate import neurons
 from nesa.events import finished
 from nesa.folder import CURRICULUM, new_folder
+from nesa.interrupts import Stop
 from nesa.progress import Progress
 from nesa.record import Record
 from nesa.rules import in_bytes
 from nesa.saved import checkpointed, machine, read_accumulation
 from nesa.session import Session, fallbacks
-from nesa.stop import Stop
 from nesa.stream import TaskData, load_task
-from nesa.tasks import DataDirs
 
 TRAINING_COPIES = 4  # of W's size in memory while a task is trained
 

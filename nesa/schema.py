@@ -11,9 +11,9 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_args
 
 from nesa.config import LEARNER_PARAMS, NAME_PATTERN, Curriculum, Learner, Task
-from nesa.tasks import SOURCES
-from nesa.tasks.dotted import PATTERN
-from nesa.tasks.source import Source
+from nesa.datasets.registry import SOURCES
+from nesa.datasets.source import Source
+from nesa.datasets.user_function import PATTERN
 from nesa.values import MAX_NAME, hints_of
 
 _TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nesa import continuation, measure, metrics, ranks, tables
+from nesa import continuation, distributed, measure, metrics, tables
 from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation
 from nesa.config import Curriculum
@@ -21,11 +21,11 @@ from nesa.digest import data_digest, digest, event_digest
 from nesa.errors import RunFailed, UserError
 from nesa.events import began
 from nesa.film import Film
+from nesa.interrupts import Stop
 from nesa.progress import Progress
 from nesa.record import Record
 from nesa.saved import EARLIER, FILM, FORMAT, PROBE, TRAINING, checkpointed
 from nesa.seeds import derive
-from nesa.stop import Stop
 from nesa.strategy import Pruning, make_learner
 from nesa.stream import TaskData
 from urn.layout import Layout, Metric
@@ -83,7 +83,7 @@ class Session:
         self.metric = Metric(curriculum.penalties.beta, 1.0)
         self._digests: dict[str, str] = {}  # of the files that the task in hand has written
         self.probes: dict[str, torch.Tensor] = {}  # each task's logits on its probe batch, right after its claim
-        film = film and ranks.world() == 1
+        film = film and distributed.world() == 1
         self.film = Film() if film and curriculum.learner.name == "neural_pruning" else None
         self.started = time.perf_counter()  # a resumed run counts the seconds of its finished tasks
         self.accumulation = make_accumulation(curriculum, tasks)

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nesa import ranks
+from nesa import distributed
 from nesa.accumulating import AccumulatingURN
 from nesa.accumulation import Accumulation, Rule
 from nesa.config import Curriculum, Penalties, Task, Training
 from nesa.digest import digest
 from nesa.epochs import Keeper
 from nesa.errors import RunFailed, UserError
+from nesa.interrupts import Stop
 from nesa.learner import NeuralPruning, SupervisedPlugin
 from nesa.measure import accuracy
 from nesa.seeds import derive
-from nesa.stop import Stop
 from nesa.stream import Batches, TaskData
 from urn.network import URN
 from urn.optim import Proximal
@@ -177,7 +177,7 @@ class Pruning:
         self.experiences = experiences(tasks)
         self.device = device
         self.model = AccumulatingURN(accumulation, self._rule(0)).to(device)
-        self.model.dealt = ranks.world() > 1
+        self.model.dealt = distributed.world() > 1
         self.model.recycle_gradient = True  # one forward pass for each backward pass: the only plugins are ours
 
     def train(
@@ -224,7 +224,7 @@ class Pruning:
             strategy.take_up = lambda: keeper.take_up(strategy, state)
         strategy.train(self.experiences[k], eval_streams=[])
         if self.model.dealt:
-            ranks.agree(self.tasks[k].name, digest(self.state_dict()))
+            distributed.agree(self.tasks[k].name, digest(self.state_dict()))
 
     def steps(self, k: int) -> int:
         """Optimiser steps in an epoch of task k."""
@@ -278,7 +278,7 @@ def make_learner(
 ) -> Pruning | Rival:
     """The learner that `learner.name` asks for."""
     if curriculum.learner.name != "neural_pruning":
-        if ranks.world() > 1:
+        if distributed.world() > 1:
             raise UserError(f"learner.name: {curriculum.learner.name} trains on one process; start it without torchrun")
         from nesa.rivals import Rival
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nesa import tasks
 from nesa.config import Augment, Curriculum
+from nesa.datasets import registry
+from nesa.datasets.registry import Arrays, DataDirs, MissingDataError, Progress, silent
 from nesa.errors import DataError
 from nesa.seeds import derive
-from nesa.tasks import Arrays, DataDirs, MissingDataError, Progress, silent
 
 VALIDATION_SHARE = 0.1
 
@@ -90,7 +90,7 @@ def load_task(
     }
     used, fallback = task.source, False
     try:
-        arrays = tasks.load(task.source, task.params, **options)
+        arrays = registry.load(task.source, task.params, **options)
     except MissingDataError:
         if task.fallback is None:
             raise
@@ -100,7 +100,7 @@ def load_task(
             stacklevel=2,
         )
         used, fallback = task.fallback, True
-        arrays = tasks.load(task.fallback, task.fallback_params, **options)
+        arrays = registry.load(task.fallback, task.fallback_params, **options)
     return from_arrays(task.name, index, arrays, derive(curriculum.seed, "split", task.name), used, fallback)
 
 

@@ -23,11 +23,13 @@ from typing import Any
 
 import torch
 
-from nesa import metrics, promises, tables, tasks
+from nesa import metrics, promises, tables
 from nesa.accumulation import Accumulation
 from nesa.config import Curriculum
 from nesa.continuation import check_curriculum
 from nesa.curriculum import load
+from nesa.datasets import registry
+from nesa.datasets.registry import DataDirs
 from nesa.digest import data_digest, event_digest
 from nesa.environment import environment
 from nesa.errors import NesaError, RunFolderError
@@ -36,7 +38,6 @@ from nesa.folder import CHECKPOINT, CURRICULUM, check_run, read_environment, tas
 from nesa.promises import Check
 from nesa.saved import accumulation_of, checkpointed, machine, read_probe, read_state, read_structure
 from nesa.stream import TaskData, load_task
-from nesa.tasks import DataDirs
 
 
 def verify(folder: str | Path, data: str | Path | None = None) -> list[Check]:
@@ -218,9 +219,9 @@ def stored_data(
     started = next(e for e in events if e["event"] == "task_started" and e["task"] == task)
     as_used, places = _as_used(curriculum, started), DataDirs(data)
     config = as_used.tasks[started["index"]]
-    if tasks.find(config.source).foreign:  # whoever made this folder could name any function
+    if registry.find(config.source).foreign:  # whoever made this folder could name any function
         return f"{config.source} is somebody's code, which is not run here"
-    if not tasks.available(config.source, config.params, places):
+    if not registry.available(config.source, config.params, places):
         return f"the data of {config.source} are not on this machine; name their folder with --data"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run has said them

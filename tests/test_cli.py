@@ -196,7 +196,7 @@ def test_names_that_the_terminal_cannot_write(tmp_path):
 
 
 def test_tasks(capsys):
-    from nesa.tasks import SOURCES
+    from nesa.datasets.registry import SOURCES
 
     assert cli.main(["tasks"]) == 0
     out = capsys.readouterr().out

@@ -11,12 +11,12 @@ from torch.nn.functional import cross_entropy, kl_div
 from nesa.accumulation import Accumulation
 from nesa.checkpoint import save
 from nesa.config import Augment, Curriculum, Input, Learner, Network, Penalties, Task, Training
+from nesa.datasets.registry import Arrays
 from nesa.errors import RunFolderError
 from nesa.memory import Replay, Together, shares
 from nesa.rivals import Rival, weight_cost
 from nesa.shared import MIXED, SharedURN
 from nesa.stream import Batches, TaskData, from_arrays
-from nesa.tasks import Arrays
 from urn.layout import Layout
 from urn.network import URN
 from urn.penalties import Penalty, early_loss, literal_penalty

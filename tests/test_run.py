@@ -373,7 +373,7 @@ def test_missing_data_stop_the_run_before_any_training(place, tmp_path, monkeypa
     def offline(*_):
         raise DataError("there is no network")
 
-    monkeypatch.setattr("nesa.tasks.download.fetch", offline)
+    monkeypatch.setattr("nesa.datasets.download.fetch", offline)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("NESA_DATA", raising=False)
     monkeypatch.setattr("nesa.strategy.Pruning.train", lambda *_: pytest.fail("trained without all the data"))
@@ -392,7 +392,7 @@ def test_a_fallback_is_in_the_runs_name_in_every_event_and_needed_again(place, t
     def offline(*_):
         raise DataError("there is no network")
 
-    monkeypatch.setattr("nesa.tasks.download.fetch", offline)
+    monkeypatch.setattr("nesa.datasets.download.fetch", offline)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("NESA_DATA", raising=False)
     given = small_run.curriculum(tmp_path, tasks=("five",))

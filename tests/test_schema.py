@@ -11,9 +11,9 @@ import yaml
 
 from nesa.config import Curriculum, to_dict
 from nesa.curriculum import load
+from nesa.datasets.registry import SOURCES
 from nesa.errors import UserError
 from nesa.schema import schema
-from nesa.tasks import SOURCES
 
 CURRICULA = Path(__file__).parent.parent / "curricula"
 SHIPPED = sorted(CURRICULA.glob("*.yaml"))

@@ -11,12 +11,12 @@ from torch import nn
 
 from nesa.accumulation import Accumulation
 from nesa.config import Curriculum, Input, Learner, Network, Penalties, Task, Training
+from nesa.datasets.registry import Arrays
 from nesa.errors import RunFailed
 from nesa.rivals import Rival
 from nesa.seeds import derive
 from nesa.strategy import CurriculumStrategy, Observer, Pruning, Schedule, experiences, make_learner, make_optimizer
 from nesa.stream import Batches, TaskData, from_arrays
-from nesa.tasks import Arrays
 from urn.layout import Layout
 from urn.network import URN
 

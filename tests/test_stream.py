@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from nesa.config import Augment, Curriculum, Input, Network, Task
+from nesa.datasets.registry import Arrays
 from nesa.errors import DataError
 from nesa.seeds import derive
 from nesa.stream import Batches, augmented, draw_changes, from_arrays, input_size, normalise
-from nesa.tasks import Arrays
 
 
 def images(n: int = 100, H: int = 4, W: int = 5, channels: int = 1) -> Arrays:
