@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from nesa.curriculum import load
+from nesa.config.loader import load
 from nesa.datasets.registry import DataDirs
 from nesa.datasets.registry import load as load_task
-from nesa.strategy import make_penalty
+from nesa.training.strategies.template import make_penalty
 from urn.compaction import LOOK, Watch, compact, look, narrow
 from urn.layout import Layout
 from urn.network import URN

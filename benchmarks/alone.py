@@ -12,10 +12,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from nesa.curriculum import load
-from nesa.events import read_events
+from nesa.config.loader import load
+from nesa.experiment.run import run
 from nesa.progress import Progress
-from nesa.run import run
+from nesa.run_folder.events import read_events
 
 SHOWN = (
     "accuracy_val_before",

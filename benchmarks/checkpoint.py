@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 
-from nesa.curriculum import load
-from nesa.epochs import Keeper
+from nesa.config.loader import load
+from nesa.experiment.run import run
+from nesa.experiment.session import Session
+from nesa.inference.saved_run import FILM, PROBE
 from nesa.progress import Progress
-from nesa.record import Record
-from nesa.run import run
-from nesa.saved import FILM, PROBE
-from nesa.session import Session
+from nesa.run_folder.writer import Record
+from nesa.training.strategies.step_checkpoint import Keeper
 
 VISION = Path(__file__).parent.parent / "curricula" / "vision.yaml"
 

@@ -15,12 +15,12 @@ import time
 import numpy as np
 import torch
 
-from nesa import figures
-from nesa.canvas import render
-from nesa.connectome import Synapses
-from nesa.film import Film, snapshot
-from nesa.scene import scene
-from nesa.wiring import Wiring
+from nesa.analysis.connectome import Wiring
+from nesa.figures import run
+from nesa.figures.animation import Film, snapshot
+from nesa.figures.connectome import Synapses
+from nesa.figures.connectome_page import scene
+from nesa.figures.style import render
 from urn.layout import Layout
 from urn.network import URN
 
@@ -45,10 +45,10 @@ def drawings(S: int, synapses: int) -> None:
     fields = W[owner >= 0][:, owner == -2]
     side = int(fields.shape[1] ** 0.5)
     draw = {
-        "weights": lambda: figures.weight_matrix(W, None, levels),
-        "activities": lambda: figures.activities(states, levels),
-        "connectome": lambda: figures.connectome(W, positions, None, owner),
-        "receptive_fields": lambda: figures.receptive_fields(fields[:, : side * side], (side, side)),
+        "weights": lambda: run.weight_matrix(W, None, levels),
+        "activities": lambda: run.activities(states, levels),
+        "connectome": lambda: run.connectome(W, positions, None, owner),
+        "receptive_fields": lambda: run.receptive_fields(fields[:, : side * side], (side, side)),
     }
     for name, make in draw.items():
         began = time.process_time()
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=70, help="steps in an epoch (vision's edges have 70)")
     parser.add_argument("--batch", type=int, default=256)
     args = parser.parse_args()
-    render(figures.depth_over_tasks([]))  # fonts and modules
+    render(run.depth_over_tasks([]))  # fonts and modules
     for S in args.neurons:
         drawings(S, args.synapses)
     for S in (1000, 3000):

@@ -16,8 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nesa.curriculum import load
-from nesa.estimate import estimate, threads
+from nesa.config.estimate import estimate, threads
+from nesa.config.loader import load
 
 
 def main() -> None:

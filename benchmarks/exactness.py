@@ -18,10 +18,10 @@ from collections.abc import Callable
 import torch
 from avalanche_run import experiences, naive
 
-from nesa.accumulating import AccumulatingURN
-from nesa.accumulation import Accumulation, Rule
 from nesa.errors import RunFailed
-from nesa.learner import NeuralPruning
+from nesa.training.accumulation import Accumulation, Rule
+from nesa.training.strategies.models import AccumulatingURN
+from nesa.training.strategies.neural_pruning import NeuralPruning
 from urn.layout import Layout
 from urn.optim import Proximal
 from urn.penalties import Penalty

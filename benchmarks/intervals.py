@@ -19,9 +19,9 @@ from rows import Rows
 from study import Study
 from torch import Tensor
 
-from nesa.accumulation import Accumulation
-from nesa.measure import BATCH
-from nesa.stream import TaskData
+from nesa.training.accumulation import Accumulation
+from nesa.training.evaluation import BATCH
+from nesa.training.task_data import TaskData
 from urn.measures import structure
 from urn.measures.activity import Activity, levels
 from urn.measures.graph import Synapses, graph_depth, live

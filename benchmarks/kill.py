@@ -22,12 +22,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from nesa.checkpoint import load_checkpoint
-from nesa.cli import main as nesa
-from nesa.digest import UNREPEATABLE, digest
-from nesa.events import read_events
-from nesa.folder import CHECKPOINT
-from nesa.saved import PROBE, TRAINING
+from nesa.cli.commands import main as nesa
+from nesa.inference.saved_run import PROBE, TRAINING
+from nesa.run_folder.checkpoint import load_checkpoint
+from nesa.run_folder.digest import UNREPEATABLE, digest
+from nesa.run_folder.events import read_events
+from nesa.run_folder.layout import CHECKPOINT
 
 CURRICULUM = Path(__file__).parent.parent / "curricula" / "quickstart.yaml"
 SMALLER = [
@@ -49,9 +49,9 @@ def life(words: list[str], seconds: float | None = None) -> tuple[int, float]:
     if child == 0:
         code = 1
         try:
-            from nesa import epochs
+            from nesa.training.strategies import step_checkpoint
 
-            epochs.EVERY, epochs.LONG, epochs.SHARE = 0.5, 1.0, float("inf")
+            step_checkpoint.EVERY, step_checkpoint.LONG, step_checkpoint.SHARE = 0.5, 1.0, float("inf")
             sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
             code = nesa(words)
         finally:
@@ -119,7 +119,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    for module in ("nesa.run", "nesa.figures", "matplotlib.pyplot", "tensorboard.summary", "skimage.data"):
+    for module in (
+        "nesa.experiment.run",
+        "nesa.figures.run",
+        "matplotlib.pyplot",
+        "tensorboard.summary",
+        "skimage.data",
+    ):
         importlib.import_module(module)  # once: every life is a fork of this process
 
     rng = random.Random(args.seed)

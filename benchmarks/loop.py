@@ -5,7 +5,7 @@
 The network is tiny, so that a step is mostly loop. The loops take turns, round by round, in one process; timed is from
 one step to the next, on the clock and on the processor (on a busy machine only the latter tells), without set-up.
 Printed are medians over all steps, the excess over the bare loop, and the ratio. `naive` is the training loop of every
-learner (nesa.strategy with schedule, ramp and observer); `stock` is Avalanche's Naive with its own data loader, without
+learner (nesa.training.strategies.template with schedule, ramp and observer); `stock` is Avalanche's Naive with its own data loader, without
 schedule, activity term and observer.
 """
 
@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from nesa.accumulation import Accumulation
-from nesa.config import Curriculum, Input, Learner, Network, Penalties, Task, Training
+from nesa.config.curriculum import Curriculum, Input, Learner, Network, Penalties, Task, Training
 from nesa.datasets.registry import Arrays
-from nesa.rivals import Rival
-from nesa.strategy import experiences, make_optimizer, make_penalty
-from nesa.stream import Batches, TaskData, from_arrays
+from nesa.training.accumulation import Accumulation
+from nesa.training.strategies.baselines import Rival
+from nesa.training.strategies.template import experiences, make_optimizer, make_penalty
+from nesa.training.task_data import Batches, TaskData, from_arrays
 from urn.layout import Layout
 
 with warnings.catch_warnings():

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from browser import chromium, drag
 
-from nesa.connectome import COLOURS, Synapses
-from nesa.scene import scene
-from nesa.wiring import Wiring
+from nesa.analysis.connectome import Wiring
+from nesa.figures.connectome import COLOURS, Synapses
+from nesa.figures.connectome_page import scene
 
 
 def network(neurons: int, synapses: int, tasks: int = 3) -> Wiring:

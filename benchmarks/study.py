@@ -37,17 +37,18 @@ import torch
 from rows import Rows
 from torch.nn.functional import cross_entropy
 
-from nesa import measure, metrics
-from nesa.accumulation import Accumulation
-from nesa.checkpoint import save
-from nesa.config import Curriculum, Task
-from nesa.curriculum import load
+from nesa.config.curriculum import Curriculum, Task
+from nesa.config.loader import load
+from nesa.experiment.run import load_tasks
+from nesa.experiment.session import make_accumulation
 from nesa.progress import Progress
-from nesa.run import load_tasks
+from nesa.run_folder import metrics
+from nesa.run_folder.checkpoint import save
 from nesa.seeds import derive
-from nesa.session import make_accumulation
-from nesa.strategy import Pruning, make_learner
-from nesa.stream import Batches, Samples, TaskData
+from nesa.training import evaluation
+from nesa.training.accumulation import Accumulation
+from nesa.training.strategies.template import Pruning, make_learner
+from nesa.training.task_data import Batches, Samples, TaskData
 from urn.layout import Metric
 from urn.measures import structure
 from urn.network import URN
@@ -172,7 +173,7 @@ class Study:
                 row |= {key: heard["settled"][key] for key in ("accuracy_val_before", "accuracy_test_before")}
                 metric = Metric(curriculum.penalties.beta, 1.0)
                 margin, null = curriculum.learner.margin, derive(curriculum.seed, "null")
-                seen = measure.measure(learner.model.accumulation, tasks[k], margin, metric, null)
+                seen = evaluation.measure(learner.model.accumulation, tasks[k], margin, metric, null)
                 row |= {key: seen[key] for key in (*MEASURED, "accuracy_val", "accuracy_test")}
                 if condition == "main" and self.keep is not None and not self.keys:
                     save(self.kept(k + 1), learner.model.accumulation.state_dict())
@@ -239,17 +240,21 @@ class Study:
         fixed[port] = False
         urn = network.part(torch.arange(network.S)).requires_grad_(True)
         urn.become(network.layout, cut, network.b.data.clone(), fixed)
-        before = measure.accuracy(urn, data, data.test)
+        before = evaluation.accuracy(urn, data, data.test)
         urn.support = cut != 0
         epochs = config.training.epochs + self.curriculum.learner.heal_epochs
         self.progress.task(f"healed {data.name}", k, len(self.tasks), epochs, len(data.train) // 256, 0)
         train(urn, data, config, epochs, derive(self.seed, "healed", data.name))
-        healed = measure.accuracy(urn, data, data.test)
+        healed = evaluation.accuracy(urn, data, data.test)
         row: dict[str, Any] = dict.fromkeys(
             ("accuracy_val_before", "accuracy_test_before", "accuracy_val", "accuracy_final", "bwt", *MEASURED)
         )
         row |= {"task": data.name, "place": k, "train": len(data.train), "seconds": time.perf_counter() - began}
-        row |= {"accuracy_test": measure.accuracy(network, data, data.test), "accuracy_cut": before, "healed": healed}
+        row |= {
+            "accuracy_test": evaluation.accuracy(network, data, data.test),
+            "accuracy_cut": before,
+            "healed": healed,
+        }
         self.add(condition, row)
         print({key: value for key, value in row.items() if value is not None}, flush=True)
 

@@ -5,7 +5,7 @@ Light by design: names below load their module on first use, so ``import nesa`` 
     nesa.NeuralPruning  the learner, an Avalanche plugin
     nesa.load           a stored run: nesa.load(RUN).task(NAME) is a torch module
 
-A function cannot share its name with a submodule of the package, so training is ``from nesa.run import run``.
+A function cannot share its name with a submodule of the package, so training is ``from nesa.experiment.run import run``.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nesa.learner import NeuralPruning
-    from nesa.saved import load
+    from nesa.inference.saved_run import load
+    from nesa.training.strategies.neural_pruning import NeuralPruning
 
 __version__ = "0.1.0"
 __all__ = ["NeuralPruning", "__version__", "load"]
 
-_HOMES = {"NeuralPruning": "nesa.learner", "load": "nesa.saved"}
+_HOMES = {"NeuralPruning": "nesa.training.strategies.neural_pruning", "load": "nesa.inference.saved_run"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,6 @@
 
 import sys
 
-from nesa.cli import main
+from nesa.cli.commands import main
 
 sys.exit(main())

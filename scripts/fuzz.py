@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from nesa.curriculum import dump, load
+from nesa.config.loader import dump, load
 from nesa.errors import CurriculumError, UserError
 
 CURRICULA = Path(__file__).parent.parent / "curricula"

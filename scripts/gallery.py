@@ -18,10 +18,10 @@ from pathlib import Path
 from browser import chromium, drag, everywhere, tensorboard, until
 from PIL import Image
 
-from nesa.board import Board
-from nesa.events import read_events
-from nesa.folder import task_folder
-from nesa.report import report
+from nesa.reports.run_report import report
+from nesa.run_folder.events import read_events
+from nesa.run_folder.layout import task_folder
+from nesa.run_folder.tensorboard import Board
 
 SIZE = 300_000
 BOARD = {  # a page of TensorBoard, and what must be there before it is complete

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nesa.config import Curriculum
-from nesa.curriculum import load
+from nesa.config.curriculum import Curriculum
+from nesa.config.loader import load
 
 CLASSES = {"five": 5, "six": 6, "ten": 10}
 TEXT = """\
@@ -61,8 +61,8 @@ def curriculum(folder: Path, *overrides: str, **options) -> Curriculum:
 def train(place: Path, name: str, *overrides: str, **options) -> Path:
     """The finished run PLACE/NAME of `curriculum` with overrides as the command line has them, on the data in
     PLACE/data; writes them where there are none."""
-    from nesa.run import run
-    from nesa.session import Session
+    from nesa.experiment.run import run
+    from nesa.experiment.session import Session
 
     if not (place / "data").exists():
         write_data(place / "data")

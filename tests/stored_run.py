@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from nesa.tables import ACCUMULATION
+from nesa.run_folder.tables import ACCUMULATION
 
 
 def curriculum(tasks, seed: int = 0, **changes: Any) -> dict[str, Any]:

@@ -21,23 +21,39 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 HEAVY = {"torch", "torchvision", "avalanche", "matplotlib", "skimage", "sklearn", "tensorboard", "scipy"}
 # These must stay light, with everything that they import in turn: --help, check, tasks and schema go through them.
 LIGHT = (
-    *("nesa", "nesa.cli", "nesa.arguments", "nesa.curriculum", "nesa.schema", "nesa.datasets.registry", "nesa.tables"),
-    *("nesa.compare", "nesa.leaflet"),
+    *(
+        "nesa",
+        "nesa.cli.commands",
+        "nesa.cli.parser",
+        "nesa.config.loader",
+        "nesa.config.json_schema",
+        "nesa.datasets.registry",
+        "nesa.run_folder.tables",
+    ),
+    *("nesa.analysis.comparison", "nesa.reports.comparison_report"),
 )
-RIVALS = {"nesa.rivals", "nesa.shared", "nesa.memory"}
-AVALANCHE = {"nesa.accumulating", "nesa.learner", "nesa.strategy"} | RIVALS
-TRAINING = {"nesa.run", "nesa.settling"} | AVALANCHE
+RIVALS = {
+    "nesa.training.strategies.baselines",
+    "nesa.training.strategies.shared_model",
+    "nesa.training.strategies.baseline_plugins",
+}
+AVALANCHE = {
+    "nesa.training.strategies.models",
+    "nesa.training.strategies.neural_pruning",
+    "nesa.training.strategies.template",
+} | RIVALS
+TRAINING = {"nesa.experiment.run", "nesa.training.pruning"} | AVALANCHE
 READERS = (
-    "nesa.report",
-    "nesa.scene",
-    "nesa.wiring",
-    "nesa.compare",
-    "nesa.leaflet",
-    "nesa.curves",
-    "nesa.curriculum",
-    "nesa.schema",
-    "nesa.tables",
-    "nesa.figures",
+    "nesa.reports.run_report",
+    "nesa.figures.connectome_page",
+    "nesa.analysis.connectome",
+    "nesa.analysis.comparison",
+    "nesa.reports.comparison_report",
+    "nesa.figures.comparison",
+    "nesa.config.loader",
+    "nesa.config.json_schema",
+    "nesa.run_folder.tables",
+    "nesa.figures.run",
 )
 DISTRIBUTIONS = {  # the name on the package index where it is not that of the module
     "PIL": "pillow",
@@ -117,7 +133,7 @@ def test_the_network_knows_no_pipeline():
 
 def test_avalanche_is_kept_behind_the_learners():
     users = {name for name in TREES if "avalanche" in tops(imports(name, lazy=True))}
-    assert users <= AVALANCHE and "nesa.learner" in users
+    assert users <= AVALANCHE and "nesa.training.strategies.neural_pruning" in users
 
 
 @pytest.mark.parametrize("module", LIGHT)
@@ -134,7 +150,14 @@ def test_readers_of_a_run_know_nothing_of_training(module):
 
 def test_imports_run_downwards():
     """No circle among the modules, and each of these knows nothing of those above it: cli, run, strategy, learner."""
-    order = ["nesa.cli", "nesa.run", "nesa.strategy", "nesa.learner", "nesa.accumulation", "urn.network"]
+    order = [
+        "nesa.cli.commands",
+        "nesa.experiment.run",
+        "nesa.training.strategies.template",
+        "nesa.training.strategies.neural_pruning",
+        "nesa.training.accumulation",
+        "urn.network",
+    ]
     for height, module in enumerate(order):
         assert not reached(module, lazy=True).keys() & set(order[:height]) - {module}, module
     waiting = {name: imports(name, lazy=False) & TREES.keys() - {name} for name in TREES}
@@ -168,7 +191,7 @@ def test_importing_a_module_does_nothing():
             text = ast.unparse(node)
             guarded = isinstance(node, ast.With) and "catch_warnings" in text and "import" in text
             typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-            resolver = module == "nesa.document" and ("_SCALARS" in text or "add_implicit_resolver" in text)
+            resolver = module == "nesa.config.yaml_tree" and ("_SCALARS" in text or "add_implicit_resolver" in text)
             assert guarded or typing or resolver, f"{module}, line {node.lineno}: {text}"
 
 

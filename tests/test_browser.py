@@ -11,8 +11,8 @@ import pytest
 import small_run
 from browser import chromium, drag, everywhere, missing, tensorboard, until
 
-from nesa.report import report
-from nesa.run import run
+from nesa.experiment.run import run
+from nesa.reports.run_report import report
 
 pytestmark = pytest.mark.skipif(missing() != "", reason=f"a browser is needed, and is not here: {missing()}")
 TASKS = ("five", "six")

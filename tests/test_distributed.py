@@ -11,11 +11,11 @@ import small_run
 import torch
 
 from nesa import distributed
-from nesa.accumulation import Accumulation
-from nesa.curriculum import load
+from nesa.config.loader import load
 from nesa.errors import RunFailed, UserError
-from nesa.strategy import make_learner
-from nesa.tables import read_accumulation
+from nesa.run_folder.tables import read_accumulation
+from nesa.training.accumulation import Accumulation
+from nesa.training.strategies.template import make_learner
 from urn.layout import Layout
 
 ROOT = Path(__file__).parent.parent

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from nesa import arguments, cli
-from nesa.curriculum import extended, load
+from nesa.cli import commands, parser
+from nesa.config.loader import extended, load
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
@@ -64,12 +64,12 @@ def nesa(words: list[str], *, train: bool) -> int:
     """One command line, carried out; one that trains is shortened, or only checked."""
     action = words[0]
     if action in ("run", "sweep", "resume", "extend", "verify", "report", "tasks", "compare", "export") and not train:
-        args = arguments.parse(words)
+        args = parser.parse(words)
         if action == "run":
             load(args.curriculum, args.overrides)
         return 0
     if action == "run":
-        args = arguments.parse(words)
+        args = parser.parse(words)
         tasks = {task.name for task in load(args.curriculum, args.overrides).tasks}
         if args.seeds:  # the same once more with other seeds
             return 0
@@ -77,9 +77,9 @@ def nesa(words: list[str], *, train: bool) -> int:
     if action == "extend":
         words = [*words, "tasks.shapes.training.epochs=1", "tasks.shapes.params={train: 400, test: 100}", "--quiet"]
     if action == "tasks" and "--preview" in words:
-        arguments.parse(words)
+        parser.parse(words)
         return 0
-    return cli.main(words)
+    return commands.main(words)
 
 
 def shell(line: str, *, train: bool) -> int:
@@ -131,9 +131,9 @@ def test_commands_in_the_text_exist(page):
     text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.M | re.S)
     for line in re.findall(r"`(?:\.venv/bin/)?nesa ([^`]+)`", text):
         words = shlex.split(line.partition(" >")[0])
-        assert words[0] in cli.COMMANDS or words[0] in ("COMMAND", "--help"), line
+        assert words[0] in commands.COMMANDS or words[0] in ("COMMAND", "--help"), line
         if len(words) > 1 and words[0] != "COMMAND" and "--help" not in words:
-            arguments.parse(words)
+            parser.parse(words)
 
 
 @pytest.mark.parametrize("page", [*PAGES, "docs/results/README.md"])
@@ -163,7 +163,7 @@ def test_the_names_that_the_pages_give_exist():
 
 
 def test_every_column_of_the_table_is_explained():
-    from nesa.tables import ACCUMULATION
+    from nesa.run_folder.tables import ACCUMULATION
 
     text = (ROOT / "docs" / "method.md").read_text()
     assert not [column for column in ACCUMULATION if f"`{column}`" not in text]

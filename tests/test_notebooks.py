@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import small_run
 
-from nesa.session import Session
+from nesa.experiment.session import Session
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
@@ -17,7 +17,7 @@ NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 @pytest.fixture
 def trained(tmp_path, monkeypatch) -> Path:
     """An empty folder with the run that the notebooks open, as if `nesa run` had just made it."""
-    from nesa.run import run
+    from nesa.experiment.run import run
 
     monkeypatch.setattr(Session, "_draw", lambda *_: None)
     small_run.write_data(tmp_path / "data")

@@ -16,11 +16,11 @@ import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from nesa.accumulation import FREE, Accumulation, Rule
-from nesa.config import Augment, Curriculum, Learner, Penalties, Training
-from nesa.curriculum import dump, load
+from nesa.config.conversion import hints_of
+from nesa.config.curriculum import Augment, Curriculum, Learner, Penalties, Training
+from nesa.config.loader import dump, load
 from nesa.errors import RunFailed, UserError
-from nesa.values import hints_of
+from nesa.training.accumulation import FREE, Accumulation, Rule
 from urn.compaction import keep_only
 from urn.layout import Layout
 from urn.update_rules import UPDATES

@@ -17,12 +17,12 @@ import torch
 from rows import Rows
 from torch import nn
 
-from nesa.accumulation import Accumulation
-from nesa.checkpoint import load_checkpoint, save
-from nesa.curriculum import load
+from nesa.config.loader import load
+from nesa.experiment.run import load_tasks
 from nesa.progress import Progress
-from nesa.run import load_tasks
-from nesa.tables import read_accumulation
+from nesa.run_folder.checkpoint import load_checkpoint, save
+from nesa.run_folder.tables import read_accumulation
+from nesa.training.accumulation import Accumulation
 from urn.layout import Layout
 from urn.mlp_conversion import embed
 

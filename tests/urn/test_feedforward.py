@@ -13,12 +13,12 @@ import torch
 from small_run import events, write_data
 from torch import nn
 
-from nesa.accumulation import FREE, Accumulation, Rule
-from nesa.config import Curriculum
-from nesa.curriculum import dump, load
-from nesa.run import run
-from nesa.session import Session, make_layout
-from nesa.settling import mean_activity
+from nesa.config.curriculum import Curriculum
+from nesa.config.loader import dump, load
+from nesa.experiment.run import run
+from nesa.experiment.session import Session, make_layout
+from nesa.training.accumulation import FREE, Accumulation, Rule
+from nesa.training.pruning import mean_activity
 from urn.compaction import keep_only
 from urn.layout import Layout
 from urn.network import URN

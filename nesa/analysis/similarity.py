@@ -1,0 +1,111 @@
+"""How alike the structures are that two runs grew for one task (definitions: docs/method.md, "Likeness").
+
+    widths    overlap of the hidden neurons by level: sum_l min(a_l, b_l) / sum_l max(a_l, b_l), as a Jaccard index
+    fields    mean cosine of the receptive fields of neurons that are matched one to one so that their sum is largest
+    support   share of synapses that both have, among those that either has, between matched neurons
+    chance    the same under a random matching: what equally dense structures share by accident
+
+Neurons have no names that two runs would share, so they are matched by what they read of the input
+(`scipy.optimize.linear_sum_assignment`, Crouse 2016, doi:10.1109/TAES.2016.140952). Numpy alone until then; no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+INPUT, PORT = -2, -3  # nesa.training.accumulation's owners, as structure.npz stores them
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Each from 0 to 1 (fields from -1); None where there is nothing to compare. matched: pairs of neurons."""
+
+    widths: float | None
+    fields: float | None
+    support: float | None
+    chance: float | None
+    matched: int
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One task's own network of n hidden neurons. levels: (n,). fields: (n, D_in) what each reads of the input, of
+    length 1 or 0. inputs, among: (n, D_in) and (n, n) bool, which synapses exist; row = receiver."""
+
+    levels: Array
+    fields: Array
+    inputs: Array
+    among: Array
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> Structure:
+        """Of what structure.npz holds: `owner` and `levels` (m,), `W` (m, m)."""
+        owner, W = arrays["owner"], arrays["W"]
+        hidden, inputs = np.flatnonzero(owner >= 0), np.flatnonzero(owner == INPUT)
+        rows, levels = W[hidden], arrays["levels"][hidden]
+        W_in, W = rows[:, inputs], rows[:, hidden]
+        return cls(levels, _fields(W_in, W, int(levels.max(initial=1))), W_in != 0, W != 0)
+
+
+def likeness(a: Structure, b: Structure) -> Likeness:
+    """Of two structures on inputs of one size; it is the same both ways round, up to ties between matchings. Raises
+    ValueError when the inputs differ in size."""
+    if a.inputs.shape[1] != b.inputs.shape[1]:
+        raise ValueError(f"inputs of {a.inputs.shape[1]} and of {b.inputs.shape[1]} neurons cannot be compared")
+    alike = overlap(_widths(a.levels), _widths(b.levels))
+    n = min(len(a.levels), len(b.levels))
+    if n == 0:
+        return Likeness(alike, None, None, None, 0)
+    from scipy.optimize import linear_sum_assignment
+
+    cosines = a.fields @ b.fields.T
+    left, right = linear_sum_assignment(cosines, maximize=True)
+    rng = np.random.default_rng(0)
+    some, others = (rng.permutation(len(x.levels))[:n] for x in (a, b))
+    return Likeness(alike, float(cosines[left, right].mean()), shared(a, b, left, right), shared(a, b, some, others), n)
+
+
+def overlap(a: Array | Sequence[float], b: Array | Sequence[float]) -> float | None:
+    """sum min / sum max of two non-negative lists, the shorter one filled up with zeros; None when both are zero."""
+    length = max(len(a), len(b))
+    A, B = (np.pad(np.asarray(x, dtype=np.float64), (0, length - len(x))) for x in (a, b))
+    most = np.maximum(A, B).sum()
+    return float(np.minimum(A, B).sum() / most) if most else None
+
+
+def shared(a: Structure, b: Structure, left: Array, right: Array) -> float | None:
+    """The Jaccard index of the synapses between neurons left[i] of a and right[i] of b, taken for one another: those
+    from the input and those among the matched. None when neither has any."""
+    both = either = 0
+    for A, B in ((a.inputs[left], b.inputs[right]), (a.among[left[:, None], left], b.among[right[:, None], right])):
+        both += int(np.count_nonzero(A & B))
+        either += int(np.count_nonzero(A | B))
+    return both / either if either else None
+
+
+def _fields(W_in: Array, W: Array, deepest: int) -> Array:
+    """Directly, or else through the neurons that it reads, weighted by its synapses, up to the deepest level."""
+    found = _unit(W_in)
+    for _ in range(deepest):
+        empty = ~found.any(1)
+        if not empty.any():
+            break
+        found[empty] = _unit(W[empty] @ found)
+    return found
+
+
+def _widths(levels: Array) -> Array:
+    """Neurons at level 1, 2, ...; silent ones (level < 1) do not count."""
+    return np.bincount(levels[levels > 0].astype(np.int64), minlength=1)[1:]
+
+
+def _unit(rows: Array) -> Array:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)

@@ -1,0 +1,160 @@
+"""What a rival learner keeps of the tasks that it has learned: Avalanche's plugins, made exact to resume.
+
+    naive, joint   nothing
+    ewc            EWCPlugin: weights and importances        Kirkpatrick et al. 2017, arXiv 1612.00796
+    replay         ReplayPlugin: some training samples
+    lwf            LwFPlugin: the last network as a teacher  Li and Hoiem 2016, arXiv 1606.09282
+
+The arithmetic is Avalanche's own. Avalanche squares the gradient of a *batch's* mean loss for EWC's importances, so
+they shrink with the batch size and useful lambdas are large.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nesa.config.curriculum import Curriculum
+from nesa.seeds import derive
+from nesa.training.strategies.shared_model import SharedURN
+from nesa.training.task_data import Batches, Samples, TaskData
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
+    from avalanche.core import SupervisedPlugin
+    from avalanche.training.plugins import EWCPlugin, LwFPlugin, ReplayPlugin
+    from avalanche.training.utils import ParamData
+
+
+class Together:
+    """`steps` batches, each one batch of every part, one under the other; a part that ends before begins again."""
+
+    def __init__(self, parts: Sequence[Batches], steps: int):
+        self.parts, self.steps = parts, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        running = [iter(part) for part in self.parts]
+        for _ in range(self.steps):
+            batches = []
+            for i, part in enumerate(self.parts):
+                batch = next(running[i], None)
+                if batch is None:
+                    running[i] = iter(part)
+                    batch = next(running[i])
+                batches.append(batch)
+            yield [torch.cat(column) for column in zip(*batches, strict=True)]
+
+
+def shares(B: int, parts: int) -> list[int]:
+    """B samples over the parts, as evenly as can be, at least one each."""
+    return [max(1, B // parts + (i < B % parts)) for i in range(parts)]
+
+
+class Naive(SupervisedPlugin):
+    """Nothing is done against forgetting. The other rivals have these methods too."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs beside the weights; tensors, numbers and text only."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], model: SharedURN, learned: Sequence[Any]) -> None:
+        """model: with the weights after the experiences `learned`."""
+
+
+class EWC(EWCPlugin):
+    """Avalanche's, with its memory as plain tensors: two of W's size for each learned task."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            name: {task: {key: value.data for key, value in params.items()} for task, params in memory.items()}
+            for name, memory in (("importances", self.importances), ("weights", self.saved_params))
+        }
+
+    def load_state_dict(self, state: dict[str, Any], model: SharedURN, learned: Sequence[Any]) -> None:
+        device = model.urn.W.device
+        for name, memory in (("importances", self.importances), ("weights", self.saved_params)):
+            for task, params in state[name].items():
+                memory[task] = {
+                    key: ParamData(key, value.shape, init_tensor=value.to(device), device=device)
+                    for key, value in params.items()
+                }
+
+
+class Replay(ReplayPlugin):
+    """Avalanche's memory and its task-balanced batches, gathered from tensors: its own loader reads sample by sample
+    and would train without the task's augmentation."""
+
+    def __init__(self, memory: int, curriculum: Curriculum, tasks: Sequence[TaskData]):
+        super().__init__(memory, task_balanced_dataloader=True)
+        self.curriculum, self.tasks = curriculum, tasks
+
+    def remembered(self) -> dict[int, Tensor]:
+        """For each learned task the rows of its training samples that are in memory."""
+        policy: Any = self.storage_policy
+        buffers = (group.buffer for group in policy.buffer_groups.values())
+        return {buffer.targets_task_labels[0]: torch.tensor(list(buffer.rows)) for buffer in buffers if len(buffer)}
+
+    def before_training_exp(self, strategy, **kwargs) -> None:  # type: ignore[override]
+        memory = self.remembered()
+        if not memory:
+            return
+        now = self.curriculum.tasks[strategy.experience.current_experience].name
+        parts = [strategy.dataloader]
+        for (task, rows), share in zip(memory.items(), shares(strategy.train_mb_size, len(memory)), strict=True):
+            data, config = self.tasks[task], self.curriculum.tasks[task]
+            rows = rows.to(data.train.y.device)
+            samples = Samples(data.train.x[rows], data.train.y[rows])
+            seed = derive(self.curriculum.seed, "replay", now, config.name)
+            parts.append(Batches(data, samples, share, seed, config.augment))
+        strategy.dataloader = Together(parts, len(parts[0]))
+
+    def after_training_exp(self, strategy, **kwargs) -> None:
+        self.remember(strategy.experience)
+
+    def remember(self, experience: Any) -> None:
+        """Avalanche draws from torch's global generator; here the draw depends on (seed, task) alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.curriculum.seed, "memory", experience.current_experience))
+            self.storage_policy.post_adapt(None, experience)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}  # the same draws give the same memory
+
+    def load_state_dict(self, state: dict[str, Any], model: SharedURN, learned: Sequence[Any]) -> None:
+        for experience in learned:
+            self.remember(experience)
+
+
+class LwF(LwFPlugin):
+    """Avalanche's. Its teacher is the network after the last task, so the weights are all that has to be stored."""
+
+    def after_training_exp(self, strategy, **kwargs) -> None:
+        self.lwf.post_adapt(strategy, strategy.experience)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], model: SharedURN, learned: Sequence[Any]) -> None:
+        for experience in learned:
+            self.lwf.post_adapt(SimpleNamespace(model=model), experience)
+
+
+def make_memory(curriculum: Curriculum, tasks: Sequence[TaskData]) -> Naive | EWC | Replay | LwF:
+    """What the learner of that name does against forgetting, as a plugin."""
+    params = curriculum.learner.params
+    make: dict[str, Callable[[], Naive | EWC | Replay | LwF]] = {
+        "naive": Naive,
+        "joint": Naive,
+        "ewc": lambda: EWC(params["lambda"]),
+        "replay": lambda: Replay(params["memory"], curriculum, tasks),
+        "lwf": lambda: LwF(params["alpha"], params["temperature"]),
+    }
+    return make[curriculum.learner.name]()

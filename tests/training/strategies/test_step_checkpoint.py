@@ -1,0 +1,385 @@
+"""nesa.training.strategies.step_checkpoint: a run that was stopped inside a task goes on from the last step that was kept, to the same bits."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import small_run
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from interruption import Ear, interrupt, life, stop_at, without_warnings
+
+from nesa.cli.commands import main
+from nesa.config.curriculum import Curriculum
+from nesa.errors import RunFailed
+from nesa.experiment.run import resume, run
+from nesa.experiment.session import Session
+from nesa.inference.saved_run import EARLIER, FILM, TRAINING
+from nesa.run_folder.checkpoint import load_checkpoint
+from nesa.run_folder.digest import digest
+from nesa.run_folder.events import read_events
+from nesa.run_folder.tables import read_accumulation
+from nesa.training.sparse_tensors import unpack
+from nesa.training.strategies import step_checkpoint
+from nesa.training.strategies.neural_pruning import NeuralPruning
+
+
+@pytest.fixture(autouse=True)
+def kept_twice_an_epoch(monkeypatch):
+    """After every 36th step, whatever the clock says."""
+    inner = step_checkpoint.Keeper._keep
+
+    def keep(self, strategy) -> None:
+        self.cost, self.last = 0.0, -float("inf") if self.observer.steps % 36 == 0 else float("inf")
+        inner(self, strategy)
+
+    monkeypatch.setattr(Session, "_draw", lambda *_: None)
+    monkeypatch.setattr(step_checkpoint.Keeper, "_keep", keep)
+    monkeypatch.setattr("nesa.training.strategies.template.NeuralPruning", Often)
+
+
+class Often(NeuralPruning):
+    """Compaction looks every 31 steps, so that its windows lie across epochs of 72: step 216 is the last but one."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, window=31, **options)
+
+
+def long(place: Path, *overrides: str) -> Curriculum:
+    """Two tasks of 4 epochs of 72 steps, that need hidden neurons and silence many of them."""
+    given = small_run.curriculum(place, *overrides, tasks=("five", "six"))
+    return replace(given, tasks=tuple(changed(task) for task in given.tasks))
+
+
+def changed(task):
+    training = replace(task.training, epochs=4, batch_size=5)
+    return replace(task, training=training, penalties=replace(task.penalties, activity=0.02))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with data/ and the finished run whole/, in which nothing was ever kept inside a task."""
+    place = tmp_path_factory.mktemp("epochs")
+    small_run.write_data(place / "data", negatives=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "_draw", lambda *_: None)
+        patch.setattr("nesa.training.strategies.template.NeuralPruning", Often)
+        run(long(place), out=place, name="whole", data=place / "data")
+    return place
+
+
+def start(place: Path, folder: Path) -> None:
+    run(long(place), out=folder.parent, name=folder.name, data=place / "data", progress=Ear())
+
+
+def stopped(place: Path, folder: Path, moment: str) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, moment, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            start(place, folder)
+    return folder
+
+
+def resumed(place: Path, folder: Path, ear: Ear | None = None) -> int:
+    """Resumes, and counts the optimiser steps that it took."""
+    steps = []
+    with pytest.MonkeyPatch.context() as patch:
+        report = Session._report
+        patch.setattr(
+            Session, "_report", lambda self, name, f: (steps.append(name == "step"), report(self, name, f))[1]
+        )
+        resume(folder, data=place / "data", progress=ear or Ear())
+    return sum(steps)
+
+
+def same(folder: Path, whole: Path) -> None:
+    assert small_run.events(folder) == small_run.events(whole)
+    assert small_run.rows(folder) == small_run.rows(whole)
+    for task in ("five", "six"):
+        assert digest(load_checkpoint(folder, task)) == digest(load_checkpoint(whole, task))
+        assert not {TRAINING, EARLIER, FILM} & {path.name for path in (folder / "tasks" / task).iterdir()}
+
+
+TASK = 5 * 72  # optimiser steps of a task: four epochs and one of healing
+
+
+@pytest.mark.parametrize(
+    ("moment", "steps"),
+    [
+        ("step 20", 2 * TASK),  # nothing was kept yet
+        ("step 72", 2 * TASK - 36),  # the last step of an epoch
+        ("epoch 1", 2 * TASK - 72),  # that epoch is in the record, and what was kept comes before it
+        ("step 130", 2 * TASK - 108),
+        ("step 290", 2 * TASK - 288),  # while the first task heals: kept was the last step of its training
+        ("step 350", 2 * TASK - 324),  # kept was a step of healing
+        ("task_claimed 1", TASK),
+        ("task_started 2", TASK),
+        (f"step {TASK + 200}", TASK - 180),
+        ("evaluated 3", 0),
+    ],
+)
+def test_it_goes_on_from_what_was_kept_to_the_same_bits(place, tmp_path, moment, steps):
+    folder = stopped(place, tmp_path / "run", moment)
+    assert resumed(place, folder) == steps
+    same(folder, place / "whole")
+
+
+def test_a_feedforward_network_goes_on_to_the_same_bits(place, tmp_path):
+    """Its moments condense layer by layer; synapses that may not exist take no part."""
+    layered = long(place, "network.grid=null", "network.layers=[30, 20]")
+    run(layered, out=tmp_path, name="whole", data=place / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, "step 150", interrupt)  # two epochs are done and condensed, and kept was step 144
+        with pytest.raises(KeyboardInterrupt):
+            run(layered, out=tmp_path, name="run", data=place / "data", progress=Ear())
+    assert resumed(place, tmp_path / "run") == 2 * TASK - 144
+    same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_weights_that_wait_for_their_steps_go_on_to_the_same_bits(place, tmp_path):
+    """Where input neurons never receive, synapses out of the gradient's reach take twenty steps together: kept was step
+    252, compaction had last looked after 248."""
+    still = long(place, "network.inputs_receive=false", "network.iterations=5", "network.update=plain")
+    run(still, out=tmp_path, name="whole", data=place / "data")
+    for name, forget in (("run", False), ("forgetful", True)):
+        with pytest.MonkeyPatch.context() as patch:
+            stop_at(patch, "step 253", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                run(still, out=tmp_path, name=name, data=place / "data", progress=Ear())
+        path = tmp_path / name / "tasks" / "five" / TRAINING
+        state = torch.load(path, weights_only=True)
+        waiting = state["training"]["optimizer"]["W"]
+        assert waiting["idle"][1] == 4 and len(waiting["idle"][0]) > 1
+        if forget:
+            del state["digest"], waiting["idle"]
+            torch.save(state | {"digest": digest(state)}, path)
+        assert resumed(place, tmp_path / name) == 2 * TASK - 252
+    same(tmp_path / "run", tmp_path / "whole")
+    assert digest(load_checkpoint(tmp_path / "forgetful", "six")) != digest(load_checkpoint(tmp_path / "whole", "six"))
+
+
+def test_compaction_has_dropped_neurons_and_its_window_was_open(place, tmp_path):
+    """Without this the tests above would not show that the working set and who has fired are kept."""
+    folder = stopped(place, tmp_path / "run", "step 250")
+    kept = load_checkpoint(folder, "five", TRAINING)["training"]
+    assert (kept["epochs"], kept["batches"]) == (2, 72) and kept["steps"] == [216, 216, 216]
+    n, fired = len(kept["index"]), unpack(kept["fired"])
+    assert n < 8 * 8 * 4 + 5 and fired.shape == (3, n) and bool(fired.any())
+    assert unpack(kept["silent"]).shape == (3, n) and bool(unpack(kept["silent"]).any())
+    assert any(row["neurons_claimed"] > 10 for row in read_accumulation(place / "whole"))
+    W, moments = unpack(kept["W"]), kept["optimizer"]["W"]
+    left = int((W != 0).sum())
+    assert W.shape == (n, n) and left < 0.9 * n * n
+    assert len(moments["exp_avg"]["at"]) == left == len(moments["exp_avg_sq"]["at"])  # zero weights have none of theirs
+    assert moments["exp_avg"]["outer"] is None and [len(part) for part in moments["exp_avg_sq"]["outer"]] == [n, n]
+    folder = stopped(place, tmp_path / "inside", "step 253")
+    inside = load_checkpoint(folder, "five", TRAINING)["training"]
+    assert unpack(inside["optimizer"]["W"]["exp_avg"]).shape == unpack(inside["W"]).shape  # but inside an epoch they do
+
+
+@pytest.mark.parametrize(
+    ("step", "change"),
+    [
+        (253, lambda kept: kept["optimizer"]["W"]["exp_avg"]["values"].zero_()),
+        (253, lambda kept: kept["fired"]["values"].zero_()),
+        (253, lambda kept: kept.update(silent=None)),
+        (253, lambda kept: kept["index"].copy_(kept["index"].flip(0))),
+        (253, lambda kept: kept["steps"].__setitem__(1, 0)),
+        (253, lambda kept: kept.update(epochs=2)),
+        (253, lambda kept: kept.update(batches=18)),
+        (217, lambda kept: kept["optimizer"]["W"]["exp_avg"]["at"].zero_()),
+        (217, lambda kept: kept["optimizer"]["W"]["exp_avg_sq"]["outer"][0].mul_(2)),
+    ],
+    ids=[
+        "moments",
+        "fired",
+        "silent",
+        "neurons",
+        "steps",
+        "order",
+        "place in the epoch",
+        "condensed",
+        "rows and columns",
+    ],
+)
+def test_each_part_of_what_is_kept_matters(place, tmp_path, step, change):
+    folder = stopped(place, tmp_path / "run", f"step {step}")
+    path = folder / "tasks" / "five" / TRAINING
+    state = torch.load(path, weights_only=True)
+    del state["digest"]
+    change(state["training"])
+    torch.save(state | {"digest": digest(state)}, path)
+    resume(folder, data=place / "data")
+    assert digest(load_checkpoint(folder, "six")) != digest(load_checkpoint(place / "whole", "six"))
+
+
+@pytest.mark.parametrize(("lost", "frames"), [(False, 4), (True, 3)])
+def test_the_animation_goes_on_too(place, tmp_path, lost, frames):
+    """Kept was step 144, before the second epoch was told; without film.pt, which is said, what follows is filmed."""
+    folder = stopped(place, tmp_path / "run", "step 150")
+    film, ear, films = folder / "tasks" / "five" / FILM, Ear(), []
+    if lost:
+        film.write_bytes(film.read_bytes()[:1000])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "_draw", lambda self, *_: films.append(self.film))
+        assert resumed(place, folder, ear) == 2 * TASK - 144
+    assert [frame.label for frame in films[0].frames] == [f"epoch {k}" for k in range(1, 5)][-frames:]
+    assert any(f"{FILM}: " in text and text.endswith("begins where it goes on") for text in ear.said) == lost
+    assert without_warnings(folder) == without_warnings(place / "whole") and not film.exists()
+
+
+def test_killed_in_every_task_and_epoch_it_is_still_the_same(place, tmp_path):
+    folder = tmp_path / "run"
+
+    def work(moment: str | None) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            if moment is not None:
+                stop_at(patch, moment, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            resume(folder, data=place / "data", progress=Ear()) if folder.exists() else start(place, folder)
+
+    first = ("step 80", "step 73", "epoch 2", "step 30", "step 50", "task_claimed 1")
+    for moment in (*first, "step 100", "epoch 1", "step 200", "evaluated 1"):
+        assert life(work, moment) == signal.SIGKILL
+    assert life(work, None) == 0
+    same(folder, place / "whole")
+
+
+@pytest.mark.parametrize(
+    ("files", "steps"), [((TRAINING,), TASK - 144), ((EARLIER,), TASK - 180), ((TRAINING, EARLIER), TASK)]
+)
+def test_what_is_damaged_is_named_and_its_predecessor_is_taken(place, tmp_path, files, steps):
+    folder = stopped(place, tmp_path / "run", f"step {TASK + 200}")
+    for file in files:
+        path = folder / "tasks" / "six" / file
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :])
+    ear = Ear()
+    assert resumed(place, folder, ear) == steps
+    said = [text for text in ear.said if "going back to what was kept before it" in text]
+    named = [file for file in files if any(f"tasks/six/{file}: " in text for text in said)]
+    assert named == [file for file in files if steps != TASK - 180]  # what is not needed is not looked at
+    assert set(said) <= {event["message"] for event in read_events(folder) if event["event"] == "warning"}
+    assert without_warnings(folder) == without_warnings(place / "whole")
+
+
+def test_what_an_earlier_attempt_kept_is_not_taken_up(place, tmp_path):
+    folder = stopped(place, tmp_path / "run", f"step {TASK + 200}")
+    stale = (folder / "tasks" / "six" / TRAINING).read_bytes()
+    other = stopped(place, tmp_path / "other", f"step {TASK + 10}")
+    shutil.rmtree(folder)
+    (other / "tasks" / "six").mkdir(exist_ok=True)
+    (other / "tasks" / "six" / TRAINING).write_bytes(stale)
+    assert resumed(place, other) == TASK
+    same(other, place / "whole")
+
+
+@pytest.mark.parametrize("step", [30, 72, 290, 360, TASK + 100])
+def test_ctrl_c_and_sigterm_finish_the_step_and_save_it(place, tmp_path, monkeypatch, capsys, step):
+    signum, code = (signal.SIGTERM, 143) if step in (72, 360) else (signal.SIGINT, 130)
+    monkeypatch.setattr("nesa.config.loader.load", lambda path, overrides: long(place))
+    words = ["--data", str(place / "data"), "--quiet"]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, f"step {step}", lambda: os.kill(os.getpid(), signum))
+        assert main(["run", "small.yaml", "--out", str(tmp_path), "--name", "run", *words]) == code
+    folder = tmp_path / "run"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2].endswith(f"go on with: nesa resume {folder}")
+    assert lines[-1] == ("interrupted" if code == 130 else "terminated")
+    monkeypatch.undo()
+    monkeypatch.setattr(Session, "_draw", lambda *_: None)
+    monkeypatch.setattr("nesa.training.strategies.template.NeuralPruning", Often)
+    assert lines[-2].startswith("stopped and saved")
+    assert resumed(place, folder) == 2 * TASK - step  # not one step is lost
+    same(folder, place / "whole")
+
+
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.integers(1, 2 * TASK), min_size=1, max_size=3), st.booleans())
+def test_stopped_at_any_steps_it_goes_on_to_the_same_bits(place, steps, saved):
+    """Each life is stopped after so many steps of its own: by a signal, which saves, or without a warning."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "run"
+        for step in steps:
+            with pytest.MonkeyPatch.context() as patch:
+                stop_at(patch, f"step {step}", (lambda: os.kill(os.getpid(), signal.SIGINT)) if saved else interrupt)
+                with contextlib.suppress(KeyboardInterrupt):
+                    resume(folder, data=place / "data", progress=Ear()) if folder.exists() else start(place, folder)
+        resume(folder, data=place / "data", progress=Ear())
+        same(folder, place / "whole")
+
+
+def test_what_has_diverged_is_not_kept(place, tmp_path):
+    """NaN in the weights after a step: what was kept before it is the last good state, and stays."""
+    folder = tmp_path / "run"
+    report = Session._report
+
+    def spoil(self, name, fields) -> None:
+        report(self, name, fields)
+        spoil.steps += name == "step"
+        if spoil.steps == 100:
+            self.learner.model.worker.W.data[-1, 0] = float("nan")
+
+    spoil.steps = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "_report", spoil)
+        with pytest.raises(RunFailed, match=r"task 'five': the loss is nan, since step 101 \(epoch 1\)"):
+            start(place, folder)
+    kept = load_checkpoint(folder, "five", TRAINING)["training"]
+    assert kept["steps"][2] == 72 and bool(torch.isfinite(unpack(kept["W"])).all())
+    assert resumed(place, folder) == 2 * TASK - 72
+    same(folder, place / "whole")
+
+
+@pytest.mark.parametrize(
+    ("epoch", "first", "gap"),
+    [(1, 30, 51), (7, 35, 57), (100, 100, 101), (10_000, 600, 601)],
+    ids=["steps", "short epochs", "long ones", "very long ones"],
+)
+def test_keeping_costs_little_by_itself(monkeypatch, epoch, first, gap):
+    """At ends of epochs, EVERY seconds apart at least, and inside one of LONG seconds; and only when the last one has
+    cost less than SHARE of what was trained."""
+    now = [0.0]
+    kept = []
+
+    def save(state) -> None:
+        kept.append(now[0])
+        now[0] += 1.0  # it takes a second
+
+    monkeypatch.undo()
+    monkeypatch.setattr(step_checkpoint.time, "perf_counter", lambda: now[0])
+    worker = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
+    strategy = SimpleNamespace(model=SimpleNamespace(worker=worker), dataloader=range(epoch), optimizer=None)
+    keeper = step_checkpoint.Keeper(None, None, None, save)  # type: ignore[arg-type]
+    monkeypatch.setattr(keeper, "state", lambda strategy: {})
+    keeper.before_training_exp(strategy)
+    for _ in range(2000):
+        now[0] += 1.0
+        keeper.after_training_iteration(strategy)
+    gaps = [b - a for a, b in itertools.pairwise(kept)]
+    assert kept[0] == first and set(gaps) == {gap}
+
+
+def test_the_first_of_a_large_network_waits_until_it_is_cheap(monkeypatch):
+    now, kept = [0.0], []
+    monkeypatch.undo()
+    monkeypatch.setattr(step_checkpoint.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(step_checkpoint, "SPEED", 1200.0)  # bytes a second, for 1200 of W and its moments
+    worker = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
+    strategy = SimpleNamespace(model=SimpleNamespace(worker=worker), dataloader=range(1), optimizer=None)
+    keeper = step_checkpoint.Keeper(None, None, None, lambda state: kept.append(now[0]))  # type: ignore[arg-type]
+    monkeypatch.setattr(keeper, "state", lambda strategy: {})
+    keeper.before_training_exp(strategy)
+    for _ in range(100):
+        now[0] += 1.0
+        keeper.after_training_iteration(strategy)
+    assert kept == [50.0, 80.0]
