@@ -2,7 +2,7 @@
 
 The time of a step is that of dense training: products at the measured rate, and passes over W and its optimiser's state
 at the measured bandwidth. With compaction the first steps of a task cost as much, and later ones a tenth. The constants
-below come from runs of vision and quickstart (docs/results/speed.md); benchmarks/estimate.py prints the estimate beside
+below come from runs of vision and quickstart (docs/results/speed.md); benchmarks/speed/estimate.py prints the estimate beside
 what a run then took. How soon neurons fall silent is a matter of prices, so a factor of two is no surprise.
 """
 

@@ -1,7 +1,7 @@
 """The connectome that can be turned: one HTML page that needs nothing else, with a layer for each task.
 
 Synapses are drawn by the browser's WebGL as lines whose opacity is their strength, which plotly cannot do: it took 23 s
-to show 100,000 of them in headless Chromium, and minutes to turn them (benchmarks/scene.py measures both).
+to show 100,000 of them in headless Chromium, and minutes to turn them (benchmarks/speed/connectome_page.py measures both).
 Coordinates and strengths are rounded to 16 bits, 16 bytes a synapse.
 """
 

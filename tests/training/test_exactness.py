@@ -277,8 +277,8 @@ def test_a_diverging_task_is_stopped_and_can_be_tried_again(optimizer):
     [("sgd", "plain", True, 0), ("adamw", "residual_both", False, 1), ("proximal", "residual_input", True, 2)],
 )
 def test_five_tasks_and_a_sixth_that_diverges(optimizer, update, compaction, seed):
-    """A few of the combinations of benchmarks/exactness.py."""
-    script = Path(__file__).parents[2] / "benchmarks" / "exactness.py"
+    """A few of the combinations of benchmarks/stress/exactness.py."""
+    script = Path(__file__).parents[2] / "benchmarks" / "stress" / "exactness.py"
     assert runpy.run_path(str(script))["combination"](optimizer, update, compaction, seed) == []
 
 

@@ -1,7 +1,7 @@
 """How soon the connectome is on the screen and how quickly it follows the mouse, in headless Chromium without a
 graphics card; with --plotly (`pip install plotly`) the same synapses as plotly draws them, beside it.
 
-    PYTHONPATH=.:tests python benchmarks/scene.py [--neurons 20000] [--synapses 100000] [--plotly]
+    PYTHONPATH=.:tests python benchmarks/speed/connectome_page.py [--neurons 20000] [--synapses 100000] [--plotly]
 
 Prints seconds of the clock, and of the processor for the browser with all its processes: where other work shares the
 machine only the second means anything, and on an idle one the clock shows no more than that.

@@ -27,7 +27,7 @@ from typing import Any
 
 from nesa.run_folder.layout import write_whole
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "results" / "rows"
 CODE = ("urn", "nesa", "benchmarks", "curricula")  # what a row depends on
 

@@ -1,6 +1,6 @@
 """Grey CIFAR-10 on a grid with a price on synaptic length (the paper's section 3, figure 6), at a small scale.
 
-    NESA_DATA=DIR PYTHONPATH=. python benchmarks/geometry.py STUDY [--most N] [--table]
+    NESA_DATA=DIR PYTHONPATH=. python studies/geometry.py STUDY [--most N] [--table]
 
     prices      what a unit of length, weight and activity costs, to be judged on validation; also the phase over length
     main        with and without the length term, 3 seeds
@@ -40,10 +40,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 import torch
-from anchors import CLASSES, anchor, synapses
-from photographs import make_data
-from rows import study
+from reference_nets import CLASSES, anchor, synapses
+from result_rows import study
 from spheres import Data
+from study_images import make_data
 from torch import Tensor, nn
 
 from urn.compaction import Watch, compact, look, narrow

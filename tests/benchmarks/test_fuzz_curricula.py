@@ -1,4 +1,4 @@
-"""scripts/fuzz.py: mutants can be made again, and each kind of failure is noticed."""
+"""benchmarks/stress/fuzz_curricula.py: mutants can be made again, and each kind of failure is noticed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "fuzz.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "stress" / "fuzz_curricula.py"
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """NESA's claim and the controls that could refute it (docs/results/nesa.md): one row for each task of each condition.
 
-    NESA_DATA=DIR PYTHONPATH=. python benchmarks/study.py CONDITION ... --seeds 0,1,2 [--keep DIR] [key=value ...]
+    NESA_DATA=DIR PYTHONPATH=. python studies/continual.py CONDITION ... --seeds 0,1,2 [--keep DIR] [key=value ...]
 
     main            curricula/vision.yaml as it is
     dense           the same without compaction
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rows import Rows
+from result_rows import Rows
 from torch.nn.functional import cross_entropy
 
 from nesa.config.curriculum import Curriculum, Task
@@ -55,7 +55,7 @@ from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import early_loss, early_readouts
 
-CURRICULUM = Path(__file__).resolve().parent.parent / "curricula" / "vision.yaml"
+CURRICULUM = Path(__file__).resolve().parents[1] / "curricula" / "vision.yaml"
 RIVALS = ("naive", "ewc", "replay", "lwf", "joint")
 STRENGTH = {  # the defaults of both hardly differ from naive
     "ewc": ("learner.params.lambda=1e5",),

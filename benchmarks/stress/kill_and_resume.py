@@ -1,6 +1,6 @@
 """Kills a run of three tasks at random moments, resumes it each time, and compares it with a run that nobody killed.
 
-    OMP_NUM_THREADS=1 python benchmarks/kill.py [--kills 30] [--seed 0] [--out DIR]
+    OMP_NUM_THREADS=1 python benchmarks/stress/kill_and_resume.py [--kills 30] [--seed 0] [--out DIR]
 
 The curriculum is quickstart at a fraction of its size. Every life is a process of its own, ended by SIGKILL after a
 random amount of processor time (so that a busy machine changes nothing); the task in hand is kept every half second at
@@ -29,7 +29,7 @@ from nesa.run_folder.digest import UNREPEATABLE, digest
 from nesa.run_folder.events import read_events
 from nesa.run_folder.layout import CHECKPOINT
 
-CURRICULUM = Path(__file__).parent.parent / "curricula" / "quickstart.yaml"
+CURRICULUM = Path(__file__).parents[2] / "curricula" / "quickstart.yaml"
 SMALLER = [
     "network.grid=[16, 16, 3]",
     "training.batch_size=128",

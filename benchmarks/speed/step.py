@@ -1,8 +1,8 @@
 """One optimiser step: the paper to the letter against urn, in turns in one process, with the machine's own rates.
 
-    PYTHONPATH=. python benchmarks/step.py [--S 5000] [--B 128] [--I 4] [--live 0.05] [--rounds 7]
+    PYTHONPATH=. python benchmarks/speed/step.py [--S 5000] [--B 128] [--I 4] [--live 0.05] [--rounds 7]
         [--device cpu] [--precision bfloat16]
-    PYTHONPATH=. python benchmarks/step.py --S 21600 --device cuda       # the paper's CIFAR-10 size; 20 GB
+    PYTHONPATH=. python benchmarks/speed/step.py --S 21600 --device cuda       # the paper's CIFAR-10 size; 20 GB
 
 Prints medians, ratios, and each time as a multiple of its floor: the products that cannot be avoided at the measured
 matmul rate, plus one pass over W, its gradient and its two moments (read and written) at the measured copy rate.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from literal import LiteralURN, literal_loss
+from literal_urn import LiteralURN, literal_loss
 
 from urn.compaction import keep_only
 from urn.layout import Layout

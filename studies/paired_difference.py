@@ -1,10 +1,10 @@
 """Two conditions of a study compared seed by seed: mean difference +- its standard error. Of four, the difference of
 the first two less that of the others: what of a gain is left when a control's is taken off.
 
-    PYTHONPATH=. python benchmarks/paired.py "main" "alone-cifar10 penalties.activity=3e-3"
-    PYTHONPATH=. python benchmarks/paired.py --of geometry "model=urn X=32 length=5e-6" "model=urn X=32 length=0"
+    PYTHONPATH=. python studies/paired_difference.py "main" "alone-cifar10 penalties.activity=3e-3"
+    PYTHONPATH=. python studies/paired_difference.py --of geometry "model=urn X=32 length=5e-6" "model=urn X=32 length=0"
 
-Of benchmarks/study.py (nesa) each argument is a condition, with the keys that its rows were made with; of other
+Of studies/continual.py (nesa) each argument is a condition, with the keys that its rows were made with; of other
 studies it is the columns that say which rows, COLUMN=VALUE. For each task and seed that both have: accuracy on test
 data in points and neurons (newly claimed ones of nesa), the first condition's less the second's.
 """
@@ -16,7 +16,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from rows import Rows, text
+from result_rows import Rows, text
 
 MEASURES = {"accuracy_test": 100.0, "neurons_claimed": 1.0, "neurons": 1.0, "active": 1.0}
 

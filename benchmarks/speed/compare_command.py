@@ -1,6 +1,6 @@
 """`nesa compare` of ten runs, as a command: wall and processor time of its process, and whether torch was imported.
 
-    python benchmarks/comparison.py RUN RUN ... [--rounds 3]
+    python benchmarks/speed/compare_command.py RUN RUN ... [--rounds 3]
 
 The bar is 5 s. Prints the terminal tables alone, then with the HTML page and the CSV, and the start of a process that
 only imports numpy beside them, so that a busy machine is told from a slow command.

@@ -1,6 +1,6 @@
 """One task of a curriculum by itself, from scratch: the control for transfer, and the bench for calibration.
 
-    python benchmarks/alone.py curricula/vision.yaml cifar10 [key=value ...] [--out DIR]
+    python studies/single_task.py curricula/vision.yaml cifar10 [key=value ...] [--out DIR]
 
 Runs it as a curriculum of one task with everything else unchanged, and prints what its settling cost.
 """

@@ -1,4 +1,4 @@
-"""Grey CIFAR-10 for benchmarks/geometry.py: as it is, with pixels permuted, or Gaussian images like it."""
+"""Grey CIFAR-10 for studies/geometry.py: as it is, with pixels permuted, or Gaussian images like it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import torch
-from anchors import CLASSES
+from reference_nets import CLASSES
 from spheres import Data
 from torch import Tensor
 

@@ -1,7 +1,7 @@
 """How long pictures take: each figure of one network, drawn and saved as PNG and SVG, the page that can be turned, and
 what an animation adds to an epoch of training.
 
-    python benchmarks/drawing.py [--neurons 100 5000 20000] [--synapses 100000]
+    python benchmarks/speed/figure_drawing.py [--neurons 100 5000 20000] [--synapses 100000]
 
 Prints seconds of the processor (a shared machine stretches those of the clock), bytes, and for the animation the share
 of the training step that a snapshot costs when an epoch has --steps of them.

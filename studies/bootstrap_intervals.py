@@ -1,6 +1,6 @@
 """How sure the depths of main are (docs/results/nesa.md): bootstrap intervals of their rise from task to task.
 
-    NESA_DATA=DIR PYTHONPATH=. python benchmarks/intervals.py --keep DIR [--seeds 0,1,2] [--resamples 1000]
+    NESA_DATA=DIR PYTHONPATH=. python studies/bootstrap_intervals.py --keep DIR [--seeds 0,1,2] [--resamples 1000]
 
 --keep holds what `study.py main --keep DIR` has learned. Readout and mean depth are measured on validation images; each
 resample draws as many of them anew, of each task by itself, and measures again. Graph depth depends on no image.
@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from rows import Rows
-from study import Study
+from continual import Study
+from result_rows import Rows
 from torch import Tensor
 
 from nesa.training.accumulation import Accumulation

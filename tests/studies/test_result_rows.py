@@ -1,4 +1,4 @@
-"""benchmarks/rows.py: what a study has finished is not computed again, and no row is lost or half written."""
+"""studies/result_rows.py: what a study has finished is not computed again, and no row is lost or half written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-from rows import FOLDER, Rows, study, text
+from result_rows import FOLDER, Rows, study, text
 
 
 def test_a_row_is_found_again_by_its_key_in_another_process(tmp_path):
@@ -56,11 +56,11 @@ def test_rows_that_another_process_adds_are_kept(tmp_path):
 
 def test_processes_that_add_at_once_lose_no_row(tmp_path):
     script = (
-        "import sys\nfrom rows import Rows\n"
+        "import sys\nfrom result_rows import Rows\n"
         "for k in range(15):\n    Rows(sys.argv[1]).add(who=sys.argv[2], seed=k, seconds=1)"
     )
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(map(str, (FOLDER.parents[2], FOLDER.parents[2] / "benchmarks")))
+        "PYTHONPATH": os.pathsep.join(map(str, (FOLDER.parents[2], FOLDER.parents[2] / "studies")))
     }
     words = [sys.executable, "-c", script, str(tmp_path / "study.csv")]
     running = [subprocess.Popen([*words, who], env=environment) for who in "abc"]

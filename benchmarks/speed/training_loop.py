@@ -1,6 +1,6 @@
 """What Avalanche's loop costs a step, against a bare loop over the same batches, network, penalties and optimiser.
 
-    OMP_NUM_THREADS=1 python benchmarks/loop.py [--S 40] [--B 32] [--steps 100] [--rounds 20]
+    OMP_NUM_THREADS=1 python benchmarks/speed/training_loop.py [--S 40] [--B 32] [--steps 100] [--rounds 20]
 
 The network is tiny, so that a step is mostly loop. The loops take turns, round by round, in one process; timed is from
 one step to the next, on the clock and on the processor (on a busy machine only the latter tells), without set-up.

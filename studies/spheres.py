@@ -1,6 +1,6 @@
 """The paper's concentric spheres (its section 2, figures 3 and 4): what emerges, how sure it is, and what moves it.
 
-    PYTHONPATH=. python benchmarks/spheres.py STUDY [--most N] [--table]
+    PYTHONPATH=. python studies/spheres.py STUDY [--most N] [--table]
 
     choice      batch size, shells, output and what is charged, which the paper does not give, at S = 500; to be
                 judged on validation
@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 import torch
-from rows import study
+from result_rows import study
 from torch import Tensor
 
 from nesa.datasets.registry import load

@@ -1,9 +1,9 @@
 """The paper's smallest experiment as a whole: two 10-d shells, S = 5,000, I = 4, 4,000 samples, 200 epochs.
 
-    PYTHONPATH=. python benchmarks/whole_run.py [--S 5000] [--epochs 200] [--steps 6] [--seeds 0] [--rule plain]
-    PYTHONPATH=. python benchmarks/whole_run.py --S 1000 --sides ours,off,literal --seeds 0,1,2,3,4
+    PYTHONPATH=.:studies python benchmarks/speed/paper_spheres.py [--S 5000] [--epochs 200] [--steps 6] [--seeds 0] [--rule plain]
+    PYTHONPATH=.:studies python benchmarks/speed/paper_spheres.py --S 1000 --sides ours,off,literal --seeds 0,1,2,3,4
 
-All sides: the setting of benchmarks/spheres.py, which has the paper's penalties (subgradient, c_W = 5e-7, c_N = 2e-5
+All sides: the setting of studies/spheres.py, which has the paper's penalties (subgradient, c_W = 5e-7, c_N = 2e-5
 summed over the batch), Adam 7e-4, batch 128, linear outputs, shells at radii 1 and 3. The literal reference charges the
 activity of all neurons at all l and lets input neurons receive, as eq 2 and 5 do; ours charges hidden neurons at l < I,
 and its input neurons only send. The reference is timed for `--steps` steps before and after our run, which is run in
@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 
 import torch
-from literal import LiteralURN, literal_loss
+from literal_urn import LiteralURN, literal_loss
 from spheres import PORT, D, Data, Setting, make_data, train
 from torch import Tensor
 

@@ -1,6 +1,6 @@
 """The figures of docs/results, drawn from the rows that are there.
 
-    PYTHONPATH=. python benchmarks/pictures.py [NAME ...]
+    PYTHONPATH=. python studies/draw_figures.py [NAME ...]
 
     sizes    active neurons and depth against S and I, with small first weights too
     phase    neurons, depth and accuracy over the prices of weight and activity
@@ -25,7 +25,7 @@ import numpy as np
 import spheres
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rows import FOLDER, Rows
+from result_rows import FOLDER, Rows
 
 Found = list[dict[str, str]]
 

@@ -1,6 +1,6 @@
 """What keeping a run safe costs: the time and the size of every checkpoint of a real run, at the default interval.
 
-    OMP_NUM_THREADS=1 python benchmarks/checkpoint.py [curricula/vision.yaml] [key=value ...] [--tasks 1]
+    OMP_NUM_THREADS=1 python benchmarks/speed/checkpoint_cost.py [curricula/vision.yaml] [key=value ...] [--tasks 1]
 
 Printed for each file that was written: where in the task, its size, and, but for the animation's frames, the size as a
 multiple of the float32 bytes of (a) the non-zero weights and (b) all non-zero numbers in it, moments included. At the
@@ -28,7 +28,7 @@ from nesa.progress import Progress
 from nesa.run_folder.writer import Record
 from nesa.training.strategies.step_checkpoint import Keeper
 
-VISION = Path(__file__).parent.parent / "curricula" / "vision.yaml"
+VISION = Path(__file__).parents[2] / "curricula" / "vision.yaml"
 
 
 def numbers(state: Any, keys: tuple[str, ...] = ()) -> int:

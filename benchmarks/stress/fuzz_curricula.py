@@ -1,6 +1,6 @@
 """Mutates the shipped curricula, as text and as trees, and loads them: each ends as a curriculum or in a sentence.
 
-    python scripts/fuzz.py [--count 20000] [--seconds S] [--seed 0]
+    python benchmarks/stress/fuzz_curricula.py [--count 20000] [--seconds S] [--seed 0]
 
 For every mutant: nothing but UserError is raised, within 2 seconds of processor time (and 60 on the clock); no file is
 written, made, moved or removed, no process is started, no connection is opened, no module that a curriculum names is
@@ -29,7 +29,7 @@ import yaml
 from nesa.config.loader import dump, load
 from nesa.errors import CurriculumError, UserError
 
-CURRICULA = Path(__file__).parent.parent / "curricula"
+CURRICULA = Path(__file__).parents[2] / "curricula"
 CPU, CLOCK = 2.0, 60.0  # seconds for one mutant
 LONGEST = 1000  # characters of one sentence
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND

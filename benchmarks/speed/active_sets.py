@@ -1,6 +1,6 @@
 """What active sets at each iteration save: CIFAR-10 as in curricula/vision.yaml, from scratch, with and without them.
 
-    NESA_DATA=DIR PYTHONPATH=. python benchmarks/active_sets.py [--epochs 30] [--every 3]
+    NESA_DATA=DIR PYTHONPATH=. python benchmarks/speed/active_sets.py [--epochs 30] [--every 3]
 
 Both sides have the same network, prices, batches and compaction, and take their epochs in turns in one process. For
 every third epoch: seconds of both, what a side computes at l = 1, 2, ... in the end of it, and the products of its

@@ -1,6 +1,6 @@
 """How a step grows: with S, with the neurons that are left, and its memory. Prints Markdown tables.
 
-    PYTHONPATH=. python benchmarks/scaling.py [--sizes 1000,2000,4000,8000,12000] [--live 1,0.5,0.25,0.1,0.05]
+    PYTHONPATH=. python benchmarks/speed/scaling.py [--sizes 1000,2000,4000,8000,12000] [--live 1,0.5,0.25,0.1,0.05]
         [--S 5000] [--B 128] [--I 4] [--rounds 5] [--only size,live,memory]
 
 size: the dense step, nothing compacted, at each S; the exponent is the slope of log time against log S over all sizes,

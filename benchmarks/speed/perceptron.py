@@ -1,6 +1,6 @@
 """One optimiser step of a perceptron inside a URN against the same perceptron as torch layers, in turns.
 
-    PYTHONPATH=. python benchmarks/perceptron.py [--layers 2000,2000] [--B 256] [--rounds 15]
+    PYTHONPATH=. python benchmarks/speed/perceptron.py [--layers 2000,2000] [--B 256] [--rounds 15]
 
 Processor time of the process, so that a busy machine says the same: it is the work that is compared. `network.layers`
 of curricula/permuted_mnist_mlp.yaml makes this network.

@@ -1,6 +1,6 @@
 """`nesa check --estimate` beside what the run then took: time, peak memory and neurons.
 
-    python benchmarks/estimate.py CURRICULUM.yaml [key=value ...] [--data DIR] [--out DIR]
+    python benchmarks/speed/estimate.py CURRICULUM.yaml [key=value ...] [--data DIR] [--out DIR]
 
 The estimate is of an idle machine, so on a busy one it is to be held against the run's processor time divided by its
 threads (OMP_NUM_THREADS, for both sides). It is made before the run and once more after it. --out: keep the run there.

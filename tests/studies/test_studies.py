@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
-import anchors
+import bootstrap_intervals
 import geometry
-import intervals
-import paired
-import photographs
+import paired_difference
 import pytest
+import reference_nets
 import small_run
 import spheres
 import study as claim_study
+import study_images
 import torch
-from rows import Rows
+from result_rows import Rows
 from torch import nn
 
 from nesa.config.loader import load
@@ -78,20 +78,20 @@ def test_gaussian_images_have_the_mean_and_covariance_of_their_class():
     mix = torch.randn(6, 6, generator=generator)
     photos = 10 * labels[:, None] + torch.rand(4000, 6, generator=generator) ** 3 @ mix
     y = torch.zeros(20_000, dtype=torch.long)
-    x = photographs.gaussian(photos, labels, y, generator)
+    x = study_images.gaussian(photos, labels, y, generator)
     assert torch.allclose(x.mean(0), photos[:400].mean(0), atol=0.03)
     assert torch.allclose(torch.cov(x.T), torch.cov(photos[:400].T), atol=0.03)
 
 
 def test_the_local_anchor_sees_its_neighbourhood_alone():
-    model = anchors.Local(X=7, planes=2, radius=1)
+    model = reference_nets.Local(X=7, planes=2, radius=1)
     x = torch.rand(1, 49, requires_grad=True)
     hidden = nn.functional.linear(x, model.planes[0].weight * model.near)  # type: ignore
     hidden[0, 24].backward()
     assert x.grad is not None
     seen = x.grad.reshape(7, 7) != 0
     assert seen.sum() == 9 and seen[2:5, 2:5].all()
-    assert anchors.synapses(model) == 2 * (25 * 9 + 20 * 6 + 4 * 4) + 490
+    assert reference_nets.synapses(model) == 2 * (25 * 9 + 20 * 6 + 4 * 4) + 490
 
 
 def test_every_study_has_settings_that_differ():
@@ -130,7 +130,7 @@ def test_a_run_of_each_study_gives_a_row(monkeypatch):
     found = spheres.row(replace(spheres.TINY, S=40, epochs=2, I=3))
     assert found["active"] <= 28 and 0 <= found["accuracy_test"] <= 1 and len(found["widths"]) == 2
     x, y = torch.randint(0, 256, (1300, 25), dtype=torch.uint8), torch.arange(1300) % 10
-    monkeypatch.setattr(photographs, "photos", lambda X: (x, y, x, y))
+    monkeypatch.setattr(study_images, "photos", lambda X: (x, y, x, y))
     small = replace(geometry.WITH, X=5, Z=3, I=2, train=300, epochs=2)
     for s in (small, replace(small, metric="shuffled", images="permuted"), replace(small, model="linear")):
         row = geometry.row(s)
@@ -144,10 +144,10 @@ def test_depths_of_all_images_are_those_of_the_run_and_resamples_lie_around_them
     accumulation = Accumulation.from_state_dict(load_checkpoint(folder, "ten")["learner"])
     tasks = load_tasks(curriculum, tmp_path / "data", Progress())[0]
     for data, row in zip(tasks, read_accumulation(folder), strict=True):
-        draws = intervals.counts(len(data.val), 50, torch.Generator().manual_seed(0)).double()
+        draws = bootstrap_intervals.counts(len(data.val), 50, torch.Generator().manual_seed(0)).double()
         assert bool((draws.sum(1) == len(data.val)).all()) and bool((draws[0] == 1).all())
-        found = intervals.depths(accumulation, data, curriculum.learner.margin, draws)
-        measured = [float(row[f"depth_{name}"]) for name in intervals.MEASURES]
+        found = bootstrap_intervals.depths(accumulation, data, curriculum.learner.margin, draws)
+        measured = [float(row[f"depth_{name}"]) for name in bootstrap_intervals.MEASURES]
         assert found[0].tolist() == pytest.approx(measured)
         assert found[1:, 1].min() < found[0, 1] < found[1:, 1].max() and found[:, 2].unique().numel() == 1
 
@@ -160,14 +160,14 @@ def test_conditions_are_compared_by_seed_and_only_where_both_have_it(tmp_path):
         ("other", "", 0, 0.1, 1), ("other", "a=1", 0, 0.4, 12), ("other", "a=1", 1, 0.58, None),
     ):  # fmt: skip
         rows.add(condition=condition, keys=keys, seed=seed, accuracy_test=test, neurons_claimed=claimed, **one)
-    found = paired.differences(rows, "main", "other a=1")
+    found = paired_difference.differences(rows, "main", "other a=1")
     assert found == {("t", "accuracy_test"): pytest.approx({"0": 10, "1": 2}), ("t", "neurons_claimed"): {"0": -2}}
-    mean, error = paired.mean_and_error(list(found["t", "accuracy_test"].values()))
+    mean, error = paired_difference.mean_and_error(list(found["t", "accuracy_test"].values()))
     assert (mean, error) == pytest.approx((6, 4))
-    assert not paired.differences(rows, "main", "none")
-    left = paired.compare(rows, "main", "other a=1", "other a=1", "other")
+    assert not paired_difference.differences(rows, "main", "none")
+    left = paired_difference.compare(rows, "main", "other a=1", "other a=1", "other")
     assert left == {("t", "accuracy_test"): pytest.approx({"0": 10 - 30}), ("t", "neurons_claimed"): {"0": -2 - 11}}
-    assert not paired.compare(rows, "main", "other", "main", "none")
+    assert not paired_difference.compare(rows, "main", "other", "main", "none")
 
 
 def test_settings_are_compared_by_the_columns_that_say_which_rows(tmp_path):
@@ -175,11 +175,11 @@ def test_settings_are_compared_by_the_columns_that_say_which_rows(tmp_path):
     made = ((0.0, "a", 0, 0.5), (1e-5, "a", 0, 0.6), (1e-5, "b", 0, 0.9), (0.0, "a", 1, 0.1))
     for length, images, seed, test in made:
         rows.add(length=length, images=images, seed=seed, accuracy_test=test, neurons=7, seconds=1)
-    found = paired.differences(rows, "length=1e-5 images=a", "length=0")
+    found = paired_difference.differences(rows, "length=1e-5 images=a", "length=0")
     assert found == {("", "accuracy_test"): pytest.approx({"0": 10}), ("", "neurons"): {"0": 0}}
     with pytest.raises(ValueError, match="more than one row of seed 0"):
-        paired.differences(rows, "length=1e-5", "length=0")
+        paired_difference.differences(rows, "length=1e-5", "length=0")
     with pytest.raises(ValueError, match="COLUMN=VALUE"):
-        paired.differences(rows, "length", "length=0")
+        paired_difference.differences(rows, "length", "length=0")
     with pytest.raises(KeyError, match="no column wdith"):
-        paired.differences(rows, "wdith=3", "length=0")
+        paired_difference.differences(rows, "wdith=3", "length=0")

@@ -1,6 +1,6 @@
 """Old answers under load: five tasks, then a sixth that diverges, for every optimiser, rule, compaction and seed.
 
-    OMP_NUM_THREADS=1 python benchmarks/exactness.py [--seeds 0 1 2 3 4]
+    OMP_NUM_THREADS=1 python benchmarks/stress/exactness.py [--seeds 0 1 2 3 4]
 
 Each of the 6 x 4 x 2 x (number of seeds) combinations learns five tasks of 3 to 7 classes with NeuralPruning inside
 Avalanche's Naive strategy, and then a sixth at a learning rate of 1e37. After every task, and after the sixth was
