@@ -15,7 +15,7 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stop:
+class DelayedInterrupt:
     """A context manager that listens; only the main thread can (elsewhere it does nothing).
 
     patient: set by whoever will look at `asked` soon and call `obey`. asked: the signal that came meanwhile, or None.
@@ -23,17 +23,17 @@ class Stop:
     """
 
     def __init__(self):
-        self.patient = self.saved = False
+        self.deferred = self.saved = False
         self.asked: int | None = None
         self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
-    def obey(self) -> None:
+    def raise_if_pending(self) -> None:
         """Does now what the signal asked for: the handler that was there before is called, which raises."""
         if self.asked is not None:
-            signum, self.asked, self.patient = self.asked, None, False
+            signum, self.asked, self.deferred = self.asked, None, False
             self._before[signum](signum, None)
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> DelayedInterrupt:
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
                 before = signal.getsignal(signum)
@@ -47,7 +47,7 @@ class Stop:
             signal.signal(signum, before)
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:
-        if self.patient and self.asked is None:
+        if self.deferred and self.asked is None:
             self.asked = signum
         else:
             self._before[signum](signum, frame)

@@ -21,7 +21,7 @@ from PIL import Image
 from nesa.reports.run_report import report
 from nesa.run_folder.events import read_events
 from nesa.run_folder.layout import task_folder
-from nesa.run_folder.tensorboard import Board
+from nesa.run_folder.tensorboard import TensorBoardWriter
 
 SIZE = 300_000
 BOARD = {  # a page of TensorBoard, and what must be there before it is complete
@@ -50,7 +50,7 @@ def board_pages(runs: list[Path], to: Path, only: str) -> None:
         for run in runs:  # views are made anew from the events: runs of earlier versions show what this one shows
             copy = Path(folder) / run.name
             shutil.copytree(run, copy, ignore=shutil.ignore_patterns("*.pt", "*.npz", "*.svg", "tensorboard"))
-            Board.rebuilt(copy, (run / "curriculum.yaml").read_text(), read_events(run)).close()
+            TensorBoardWriter.rebuilt(copy, (run / "curriculum.yaml").read_text(), read_events(run)).close()
         with tensorboard(Path(folder)) as address:
             for name, (page, sign) in BOARD.items():
                 if only in ("", name):

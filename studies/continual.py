@@ -49,7 +49,7 @@ from nesa.training import evaluation
 from nesa.training.accumulation import Accumulation
 from nesa.training.strategies.template import Pruning, make_learner
 from nesa.training.task_data import Batches, Samples, TaskData
-from urn.layout import Metric
+from urn.layout import Distance
 from urn.measures import structure
 from urn.network import URN
 from urn.optim import Proximal
@@ -171,7 +171,7 @@ class Study:
             )
             if isinstance(learner, Pruning):
                 row |= {key: heard["settled"][key] for key in ("accuracy_val_before", "accuracy_test_before")}
-                metric = Metric(curriculum.penalties.beta, 1.0)
+                metric = Distance(curriculum.penalties.beta, 1.0)
                 margin, null = curriculum.learner.margin, derive(curriculum.seed, "null")
                 seen = evaluation.measure(learner.model.accumulation, tasks[k], margin, metric, null)
                 row |= {key: seen[key] for key in (*MEASURED, "accuracy_val", "accuracy_test")}
@@ -238,7 +238,7 @@ class Study:
         cut = structure.cut_reuse(network.W.data, owner, k, port)
         fixed = owner != k
         fixed[port] = False
-        urn = network.part(torch.arange(network.S)).requires_grad_(True)
+        urn = network.subnetwork(torch.arange(network.S)).requires_grad_(True)
         urn.become(network.layout, cut, network.b.data.clone(), fixed)
         before = evaluation.accuracy(urn, data, data.test)
         urn.support = cut != 0

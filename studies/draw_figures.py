@@ -58,9 +58,9 @@ def sizes() -> Figure | None:
         ("S", "neurons S, I = 4", {"I": "4", "seed": "0"}),
         ("I", "iterations I, S = 500", {"S": "500", "seed": "0"}),
     )
-    for at, (key, what, fixed) in enumerate(panels):
+    for at, (key, what, frozen) in enumerate(panels):
         for label, colour, rows in series:
-            of = sorted((row for row in rows if fixed.items() <= row.items()), key=lambda row: float(row[key]))
+            of = sorted((row for row in rows if frozen.items() <= row.items()), key=lambda row: float(row[key]))
             if len(of) < 2:
                 continue
             x = column(of, key)
@@ -191,8 +191,8 @@ def seeds(s: geometry.Setting) -> Found:
 
 
 def title(s: geometry.Setting) -> str:
-    prices = "lengths squared, cheap activity" if s.gamma == 2 else "plain lengths"
-    return f"{s.X} x {s.X} x {s.Z} neurons, {s.epochs} epochs, {prices}"
+    coefficients = "lengths squared, cheap activity" if s.gamma == 2 else "plain lengths"
+    return f"{s.X} x {s.X} x {s.Z} neurons, {s.epochs} epochs, {coefficients}"
 
 
 def scatter(ax: Axes, conditions: dict[str, geometry.Setting]) -> None:

@@ -46,8 +46,8 @@ from spheres import Data
 from study_images import make_data
 from torch import Tensor, nn
 
-from urn.compaction import Watch, compact, look, narrow
-from urn.layout import Layout, Metric
+from urn.compaction import ActivityTracker, compact, set_active_sets, update_full_pass
+from urn.layout import Distance, Layout
 from urn.measures.activity import Activity
 from urn.measures.receptive_fields import fields
 from urn.measures.structure import locality, measure, proof, shares_by_plane
@@ -102,29 +102,29 @@ def train_urn(s: Setting, data: Data) -> tuple[URN, Layout]:
     urn = URN(layout, s.I, "residual_output", "linear")
     W = urn.W.data
     W[layout.inputs] = 0
-    urn.become(layout, W, urn.b.data, torch.zeros(urn.S, dtype=torch.bool).index_fill(0, layout.inputs, True))
+    urn.set_parameters(layout, W, urn.b.data, torch.zeros(urn.S, dtype=torch.bool).index_fill(0, layout.inputs, True))
     penalty = Penalty("prox_adam", s.weight, s.activity, "mean", synapse_length=s.length, beta=s.beta, gamma=s.gamma)
     optimizer = Proximal(urn, "adam", s.lr, penalty=penalty)
-    urn.recycle_gradient = True
-    urn.watch = Watch(urn)
+    urn.reuse_gradient_memory = True
+    urn.tracker = ActivityTracker(urn)
     began, total = time.perf_counter(), 0.0
     for step, (pick, first) in enumerate(_batches(s, len(data.x), optimizer)):
         if step and (step % s.window == 0 if s.window else first):
-            true = true.take((narrow if s.window else compact)(urn, optimizer))
-            urn.watch = Watch(urn)
+            true = true.take((set_active_sets if s.window else compact)(urn, optimizer))
+            urn.tracker = ActivityTracker(urn)
             took, mean = time.perf_counter() - began, total / (s.window or len(data.x) // s.batch)
             print(f"step {step}: {len(true.hidden)} neurons, loss {mean:.3f}, {took:.0f} s", file=sys.stderr)
             total = 0.0
         if s.window:
-            look(urn, optimizer, step)
+            update_full_pass(urn, optimizer, step)
         optimizer.zero_grad()
         logits, activity = urn.forward_with_activity(data.x[pick], PORT, penalty.activity_costs(s.I, len(pick)))
         loss = nn.functional.cross_entropy(logits, data.y[pick])
         (loss + activity).backward()
         optimizer.step()
         total += float(loss.detach())
-    optimizer.catch_up()
-    urn.declare_silent(None)
+    optimizer.apply_deferred()
+    urn.set_inactive(None)
     return urn, true
 
 
@@ -172,7 +172,7 @@ def describe(urn: URN, true: Layout, data: Data, s: Setting) -> dict:
         for level, logits in enumerate(urn.readouts(x, PORT)):
             right[level] += float((logits.argmax(1) == y).sum()) / len(data.test_y)
     activity.update(urn.states(data.val_x, PORT))
-    generator, metric = torch.Generator().manual_seed(s.seed), Metric(s.beta)
+    generator, metric = torch.Generator().manual_seed(s.seed), Distance(s.beta)
     found = measure(
         urn.W.data, activity, true, PORT, residual_output=True, scores=right, margin=0.01, metric=metric,
         generator=generator,
@@ -259,7 +259,7 @@ WITHOUT = Setting()
 WITH = Setting(length=3e-5)
 
 
-def prices() -> Iterable[Setting]:
+def coefficients() -> Iterable[Setting]:
     for length in (1e-5, 3e-5, 1e-4, 3e-6):
         yield replace(WITH, length=length)
     for weight in (1e-5, 3e-5):
@@ -408,7 +408,7 @@ def bare(s: Setting) -> Setting:
     return replace(without(s), weight=0.0, activity=0.0, I=1, window=0, warmup=0)
 
 
-ON_SMALL_GRIDS = (prices, main, controls, depth, anchors, converged, permuted)
+ON_SMALL_GRIDS = (coefficients, main, controls, depth, anchors, converged, permuted)
 ON_LARGE_GRIDS = (large, square, local, fair, larger, largest, full)
 STUDIES = {f.__name__: f for f in ON_SMALL_GRIDS + ON_LARGE_GRIDS}
 

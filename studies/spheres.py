@@ -31,7 +31,7 @@ from result_rows import study
 from torch import Tensor
 
 from nesa.datasets.registry import load
-from urn.compaction import Watch, keep_only
+from urn.compaction import ActivityTracker, keep_only
 from urn.layout import Layout
 from urn.measures.activity import Activity
 from urn.measures.structure import layer_widths, levels, measure, proof, readout_depth
@@ -104,28 +104,28 @@ def train(s: Setting, data: Data, compact: bool = True) -> tuple[URN, list[int]]
     urn = URN(Layout.flat(s.S, D, {PORT: 2}), s.I, s.rule, s.output, gain=s.gain)
     if not s.inputs_receive:
         urn.W.data[urn.layout.inputs] = 0
-        fixed = torch.zeros(urn.S, dtype=torch.bool).index_fill(0, urn.layout.inputs, True)
-        urn.become(urn.layout, urn.W.data, urn.b.data, fixed)
+        frozen = torch.zeros(urn.S, dtype=torch.bool).index_fill(0, urn.layout.inputs, True)
+        urn.set_parameters(urn.layout, urn.W.data, urn.b.data, frozen)
     penalty = Penalty("subgradient", s.weight, s.activity, s.reduction, s.growth)
     optimizer = Proximal(urn, "adam", s.lr, penalty=penalty)
-    urn.recycle_gradient = True
+    urn.reuse_gradient_memory = True
     generator, left = torch.Generator().manual_seed(s.seed), []
     for epoch in range(s.epochs):
-        watch = urn.watch = Watch(urn) if compact else None
+        tracker = urn.tracker = ActivityTracker(urn) if compact else None
         for pick in torch.randperm(len(data.x), generator=generator).split(s.batch):
             optimizer.zero_grad()
             costs = penalty.activity_costs(s.I, len(pick))
             logits, activity = urn.forward_with_activity(data.x[pick], PORT, costs, literal=s.literal, ports=s.literal)
             (torch.nn.functional.cross_entropy(logits, data.y[pick]) + activity).backward()
             optimizer.step()
-        if watch is not None:
-            keep = watch.awake()
+        if tracker is not None:
+            keep = tracker.awake()
             keep[urn.layout.inputs] = keep[urn.layout.ports[PORT]] = True
             if not bool(keep.all()):
                 keep_only(urn, keep.nonzero().flatten(), optimizer)
-            urn.declare_silent(None if (epoch + 1) % RENEW == 0 else ~watch.fired)  # keep_only has shrunk it, too
+            urn.set_inactive(None if (epoch + 1) % RENEW == 0 else ~tracker.fired)  # keep_only has shrunk it, too
         left.append(len(urn.layout.hidden))
-    urn.declare_silent(None)
+    urn.set_inactive(None)
     return urn, left
 
 
@@ -150,8 +150,8 @@ def describe(urn: URN, data: Data) -> dict:
     chain, named = proof(urn, x, PORT), proof(urn, x, PORT, skips=None)
     module = extract(urn, PORT, x)
     W, threshold = sparsest(urn, data.val_x.double())
-    pruned = urn.part(torch.arange(urn.S))
-    pruned.become(urn.layout, W, urn.b.data)
+    pruned = urn.subnetwork(torch.arange(urn.S))
+    pruned.set_parameters(urn.layout, W, urn.b.data)
     clean = proof(pruned, x, PORT)
     found = measure(
         W, Activity().update(pruned.states(x, PORT)), urn.layout, PORT, residual_output=urn.update.residual_output
@@ -194,10 +194,10 @@ def describe(urn: URN, data: Data) -> dict:
 
 def cut(urn: URN, silenced: Tensor) -> URN:
     """A copy in which the neurons `silenced` (S,) send nothing."""
-    copy = urn.part(torch.arange(urn.S))
+    copy = urn.subnetwork(torch.arange(urn.S))
     W = urn.W.data.clone()
     W[:, silenced] = 0
-    copy.become(urn.layout, W, urn.b.data)
+    copy.set_parameters(urn.layout, W, urn.b.data)
     return copy
 
 
@@ -206,10 +206,10 @@ def sparsest(urn: URN, x: Tensor) -> tuple[Tensor, float]:
     """W without its smallest entries, as many as leave every prediction on x what it is (bisection over |W|), and
     the threshold. Subgradients leave no exact zeros, only noise of the size of the learning rate."""
     want, low, high = urn(x, PORT).argmax(1), 0.0, float(urn.W.abs().max())
-    copy = urn.part(torch.arange(urn.S))
+    copy = urn.subnetwork(torch.arange(urn.S))
     for _ in range(20):
         middle = (low + high) / 2
-        copy.become(urn.layout, urn.W.data * (urn.W.data.abs() > middle), urn.b.data)
+        copy.set_parameters(urn.layout, urn.W.data * (urn.W.data.abs() > middle), urn.b.data)
         same = bool((copy(x, PORT).argmax(1) == want).all())
         low, high = (middle, high) if same else (low, middle)
     return urn.W.data * (urn.W.data.abs() > low), low

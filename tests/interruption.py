@@ -13,7 +13,7 @@ from nesa.experiment.session import Session
 from nesa.inference.saved_run import load
 from nesa.run_folder.checkpoint import load_checkpoint
 from nesa.run_folder.digest import digest
-from nesa.run_folder.writer import Record
+from nesa.run_folder.writer import RunWriter
 
 
 class Ear:
@@ -62,10 +62,12 @@ def stop_at(monkeypatch, moment: str, stop: Callable[[], None]) -> None:
         monkeypatch.setattr(Session, "_report", counting(Session._report, lambda name, fields: name == "step"))
     elif kind == "file":
         monkeypatch.setattr(
-            Record, "checkpoint", counting(Record.checkpoint, lambda task, state, *name: task == what and not name)
+            RunWriter,
+            "checkpoint",
+            counting(RunWriter.checkpoint, lambda task, state, *name: task == what and not name),
         )
     else:
-        monkeypatch.setattr(Record, "event", counting(Record.event, lambda event: kind in ("event", event)))
+        monkeypatch.setattr(RunWriter, "event", counting(RunWriter.event, lambda event: kind in ("event", event)))
 
 
 def interrupt() -> None:

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from nesa.interrupts import Stop
+from nesa.interrupts import DelayedInterrupt
 
 
 def send(signum: int) -> None:
@@ -16,25 +16,25 @@ def send(signum: int) -> None:
 
 
 def test_without_patience_it_is_as_if_nobody_listened():
-    with pytest.raises(KeyboardInterrupt), Stop():
+    with pytest.raises(KeyboardInterrupt), DelayedInterrupt():
         send(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_with_patience_the_first_waits_until_it_is_obeyed():
-    with Stop() as stop:
-        stop.patient = True
+    with DelayedInterrupt() as stop:
+        stop.deferred = True
         send(signal.SIGINT)
         assert stop.asked == signal.SIGINT  # and the step goes on
         with pytest.raises(KeyboardInterrupt):
-            stop.obey()
-        assert stop.asked is None and not stop.patient
-        stop.obey()  # once is enough
+            stop.raise_if_pending()
+        assert stop.asked is None and not stop.deferred
+        stop.raise_if_pending()  # once is enough
 
 
 def test_the_second_does_not_wait():
-    with Stop() as stop:
-        stop.patient = True
+    with DelayedInterrupt() as stop:
+        stop.deferred = True
         send(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
@@ -44,11 +44,11 @@ def test_what_takes_effect_is_the_handler_that_was_there(monkeypatch):
     heard = []
     before = signal.signal(signal.SIGTERM, lambda signum, frame: heard.append(signum))
     try:
-        with Stop() as stop:
-            stop.patient = True
+        with DelayedInterrupt() as stop:
+            stop.deferred = True
             send(signal.SIGTERM)
             assert heard == []
-            stop.obey()
+            stop.raise_if_pending()
             assert heard == [signal.SIGTERM]
         send(signal.SIGTERM)
         assert heard == [signal.SIGTERM] * 2
@@ -59,8 +59,8 @@ def test_what_takes_effect_is_the_handler_that_was_there(monkeypatch):
 def test_a_signal_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # nohup, or a job in the background
     try:
-        with Stop() as stop:
-            stop.patient = True
+        with DelayedInterrupt() as stop:
+            stop.deferred = True
             send(signal.SIGINT)
             assert stop.asked is None
     finally:
@@ -71,7 +71,7 @@ def test_outside_the_main_thread_it_does_nothing():
     seen = []
 
     def work() -> None:
-        with Stop() as stop:
+        with DelayedInterrupt() as stop:
             seen.append(stop.asked)
 
     thread = threading.Thread(target=work)

@@ -20,7 +20,7 @@ from nesa.config.conversion import hints_of
 from nesa.config.curriculum import Augment, Curriculum, Learner, Penalties, Training
 from nesa.config.loader import dump, load
 from nesa.errors import RunFailed, UserError
-from nesa.training.accumulation import FREE, Accumulation, Rule
+from nesa.training.accumulation import FREE, Accumulation, Dynamics
 from urn.compaction import keep_only
 from urn.layout import Layout
 from urn.update_rules import UPDATES
@@ -107,22 +107,22 @@ def test_a_curriculum_is_written_and_read_as_the_same(tree):
 D_IN, I = 3, 3
 
 
-def learned(accumulation: Accumulation, name: str, rule: Rule, generator: torch.Generator, share: float) -> None:
+def learned(accumulation: Accumulation, name: str, rule: Dynamics, generator: torch.Generator, share: float) -> None:
     """Claims a worker whose free rows hold anything, with a random part of its free neurons and synapses kept."""
-    worker, index = accumulation.worker(name, rule, generator)
-    free = ~worker.fixed
-    noise = torch.randn(worker.W.shape, generator=generator)
-    worker.W.data[free] += noise[free]
-    worker.W.data[free] *= torch.rand(worker.W.shape, generator=generator)[free] < share
-    worker.b.data[free] = torch.randn(int(free.sum()), generator=generator)
-    worker.hold()
-    keep = torch.rand(worker.S, generator=generator) < share
-    keep |= worker.fixed
-    keep[worker.layout.inputs] = True
-    keep[worker.layout.ports[name]] = True
+    task_network, index = accumulation.task_network(name, rule, generator)
+    free = ~task_network.fixed
+    noise = torch.randn(task_network.W.shape, generator=generator)
+    task_network.W.data[free] += noise[free]
+    task_network.W.data[free] *= torch.rand(task_network.W.shape, generator=generator)[free] < share
+    task_network.b.data[free] = torch.randn(int(free.sum()), generator=generator)
+    task_network.hold()
+    keep = torch.rand(task_network.S, generator=generator) < share
+    keep |= task_network.fixed
+    keep[task_network.layout.inputs] = True
+    keep[task_network.layout.ports[name]] = True
     kept = keep.nonzero().flatten()
-    keep_only(worker, kept)
-    accumulation.claim(name, rule, worker, index[kept])
+    keep_only(task_network, kept)
+    accumulation.claim(name, rule, task_network, index[kept])
 
 
 RUNS = st.tuples(
@@ -142,7 +142,7 @@ def test_no_claim_breaks_a_promise(case):
     generator = torch.Generator().manual_seed(seed)
     ports = {f"t{k}": n for k, n in enumerate(classes)}
     layout = Layout.flat(D_IN + hidden + sum(classes), D_IN, ports)
-    accumulation, rule = Accumulation(layout, inputs_receive=inputs_receive), Rule(I, update, "linear")
+    accumulation, rule = Accumulation(layout, inputs_receive=inputs_receive), Dynamics(I, update, "linear")
     x = torch.randn(5, D_IN, generator=generator)
     references: list[torch.Tensor] = []
     owner = accumulation.owner.clone()
@@ -176,20 +176,20 @@ def test_a_worker_that_would_break_one_is_refused_and_the_store_keeps_its_bits(c
     generator = torch.Generator().manual_seed(seed)
     ports = {f"t{k}": n for k, n in enumerate(classes)}
     accumulation = Accumulation(Layout.flat(D_IN + hidden + 3 + sum(classes), D_IN, ports))
-    rule = Rule(I, update, "linear")
+    rule = Dynamics(I, update, "linear")
     learned(accumulation, "t0", rule, generator, 0.5)
     accumulation.grow(3)
     before = [value.clone() for value in accumulation.full()]
-    worker, index = accumulation.worker("t1", rule, generator)
-    fixed, free = worker.fixed.nonzero().flatten(), (~worker.fixed).nonzero().flatten()
+    task_network, index = accumulation.task_network("t1", rule, generator)
+    fixed, free = task_network.fixed.nonzero().flatten(), (~task_network.fixed).nonzero().flatten()
     row = int(fixed[int(torch.randint(len(fixed), (), generator=generator))])
     if how == "moves":
-        worker.W.data[row, int(fixed[-1])] += 1e-3
+        task_network.W.data[row, int(fixed[-1])] += 1e-3
     elif how == "reads":
-        worker.W.data[row, int(free[0])] = 1e-30
+        task_network.W.data[row, int(free[0])] = 1e-30
     else:
-        worker.W.data[int(free[-1]), row] = float(how)
+        task_network.W.data[int(free[-1]), row] = float(how)
     with pytest.raises(RunFailed):
-        accumulation.claim("t1", rule, worker, index)
+        accumulation.claim("t1", rule, task_network, index)
     assert all(torch.equal(a, b) for a, b in zip(before, accumulation.full(), strict=True))
     assert [claim.name for claim in accumulation.claims] == ["t0"]

@@ -4,8 +4,8 @@ Needs torch, numpy and scipy alone; knows no tasks, files or curricula. The meas
 proof that a structure is real in `urn.measures.block_proof`.
 """
 
-from urn.compaction import Watch, compact, follow, keep_only, look, narrow
-from urn.layout import Layout, Metric
+from urn.compaction import ActivityTracker, compact, keep_only, rebind_parameters, set_active_sets, update_full_pass
+from urn.layout import Distance, Layout
 from urn.mlp_conversion import embed, extract
 from urn.network import URN
 from urn.optim import Proximal
@@ -17,19 +17,19 @@ __all__ = [
     "UPDATES",
     "URN",
     "Layout",
-    "Metric",
+    "Distance",
     "Penalty",
     "Proximal",
     "Update",
-    "Watch",
+    "ActivityTracker",
     "compact",
     "embed",
     "extract",
-    "follow",
+    "rebind_parameters",
     "keep_only",
     "literal_penalty",
-    "look",
-    "narrow",
+    "update_full_pass",
+    "set_active_sets",
     "shard",
     "unshard",
 ]

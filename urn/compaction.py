@@ -5,7 +5,7 @@ where a later change of its inputs would have woken it; that is why compaction i
 
 Most neurons fall silent at late iterations long before they do at all of them. Active sets (`narrow`) leave out those
 that have not fired from some l on, there alone. Neurons are sorted by their last l, so that the sets are slices of one
-another and the products between them are blocks of W; every `LOOK`-th step (`look`) computes all neurons at all l, so
+another and the products between them are blocks of W; every `LOOK`-th step (`update_full_pass`) computes all neurons at all l, so
 that one that would fire again is seen, and gets its gradient.
 """
 
@@ -27,24 +27,24 @@ def keep_only(urn: URN, keep: Tensor, optimizer: torch.optim.Optimizer | None = 
     state (every state tensor with the shape of its parameter) and what its watch has seen in the same way."""
     _catch_up(optimizer)
     old_W, old_b = urn.W, urn.b
-    where, rows = keep.to(old_W.device), urn.share.rows(keep).to(old_W.device)
+    where, rows = keep.to(old_W.device), urn.partition.rows(keep).to(old_W.device)
 
     def carry(value: Tensor) -> Tensor:
         value = value.index_select(0, rows)
         return value.index_select(1, where) if value.dim() == 2 else value
 
-    urn.support = None if urn.support is None else carry(urn.support)
-    silent, share, watch = urn.silent, urn.share.take(keep), urn.watch
-    urn.become(urn.layout.take(keep), carry(old_W.data), carry(old_b.data), urn.fixed[keep], share)
+    urn.mask = None if urn.mask is None else carry(urn.mask)
+    inactive, partition, tracker = urn.inactive, urn.partition.take(keep), urn.tracker
+    urn.set_parameters(urn.layout.take(keep), carry(old_W.data), carry(old_b.data), urn.frozen[keep], partition)
     if optimizer is not None:
-        follow(optimizer, {old_W: urn.W, old_b: urn.b}, carry)
-    if silent is not None:
-        urn.declare_silent(silent[:, keep])
-    if watch is not None:
-        watch.fired, urn.watch = watch.fired[:, where], watch
+        rebind_parameters(optimizer, {old_W: urn.W, old_b: urn.b}, carry)
+    if inactive is not None:
+        urn.set_inactive(inactive[:, keep])
+    if tracker is not None:
+        tracker.fired, urn.tracker = tracker.fired[:, where], tracker
 
 
-def follow(
+def rebind_parameters(
     optimizer: torch.optim.Optimizer,
     replaced: Mapping[nn.Parameter, nn.Parameter],
     carry: Callable[[Tensor], Tensor] | None = None,
@@ -70,7 +70,7 @@ def compact(urn: URN, optimizer: torch.optim.Optimizer | None = None) -> Tensor:
 
 
 def _wanted(urn: URN) -> Tensor:
-    keep = urn.watch.awake() | urn.fixed
+    keep = urn.tracker.awake() | urn.frozen
     keep[urn.layout.inputs] = True
     for port in urn.layout.ports.values():
         keep[port] = True
@@ -81,29 +81,29 @@ LOOK = 20
 WORTH = 0.9  # of the products must not be exceeded by those of active sets: one product is faster than several
 
 
-def look(urn: URN, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Before step number `step`, and `urn.look = False` after it: is it one that leaves nothing out?"""
-    urn.look = step % LOOK == 0
-    if urn.look:
+def update_full_pass(urn: URN, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Before step number `step`, and `urn.compute_all_now = False` after it: is it one that leaves nothing out?"""
+    urn.compute_all_now = step % LOOK == 0
+    if urn.compute_all_now:
         _catch_up(optimizer)
 
 
 @torch.no_grad()
-def narrow(urn: URN, optimizer: torch.optim.Optimizer) -> Tensor:
+def set_active_sets(urn: URN, optimizer: torch.optim.Optimizer) -> Tensor:
     """Does what `compact` does, sorts the neurons that are left by the last l at which the watch has seen them fire,
     and declares them silent after it. Returns their local indices (n,) in the new order: inputs, fixed, free, ports.
 
     Where input neurons send, fixed neurons are computed at all l, so that all sets stay slices."""
-    I, layout, fixed = urn.iterations, urn.layout, urn.fixed
+    I, layout, frozen = urn.iterations, urn.layout, urn.frozen
     level = torch.arange(I)[:, None]
-    last = (urn.watch.fired.cpu() * level).amax(0)
-    kind = 2 - fixed.long()
+    last = (urn.tracker.fired.cpu() * level).amax(0)
+    kind = 2 - frozen.long()
     kind[layout.inputs] = 0
     for port in layout.ports.values():
         kind[port] = 3
     last[(kind == 0) | (kind == 3)] = I - 1
     if bool((~urn.still())[layout.inputs].any()):
-        last[fixed] = I - 1
+        last[frozen] = I - 1
     wanted = _wanted(urn)
     order = wanted[(kind * 2 * I + torch.where(kind == 2, I - last, last))[wanted].argsort(stable=True)]
     if len(order) < urn.S or bool((order.diff() != 1).any()):
@@ -111,16 +111,16 @@ def narrow(urn: URN, optimizer: torch.optim.Optimizer) -> Tensor:
     last, kind = last[order], kind[order]
     counts = [int(((last >= now) & (kind % 3 > 0)).sum()) for now in range(1, I)]
     sparse = sum(a * b for a, b in pairwise(counts)) < WORTH * len(counts[1:]) * int((kind % 3 > 0).sum()) ** 2
-    urn.declare_silent(last < level if sparse else None)
+    urn.set_inactive(last < level if sparse else None)
     return order
 
 
 def _catch_up(optimizer: torch.optim.Optimizer | None) -> None:
     if isinstance(optimizer, Proximal):
-        optimizer.catch_up()
+        optimizer.apply_deferred()
 
 
-class Watch:
+class ActivityTracker:
     """Remembers which senders have fired at which iteration since the last `reset`.
 
     A URN with a watch (`urn.watch = Watch(urn)`) reports its states to it as it computes them; `fired` is (I, S)."""
@@ -132,7 +132,7 @@ class Watch:
     def reset(self) -> None:
         self.fired = torch.zeros(self.urn.iterations, self.urn.S, dtype=torch.bool, device=self.urn.W.device)
 
-    def see(self, level: int, neurons: slice | Tensor, N: Tensor) -> None:
+    def update(self, level: int, neurons: slice | Tensor, N: Tensor) -> None:
         self.fired[level, neurons] |= N.amax(0) > 0
 
     def awake(self) -> Tensor:

@@ -26,10 +26,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from urn.row_partition import Share, Spots
+from urn.row_partition import RowIndex, RowPartition
 
 Index = slice | Tensor
-Reach = tuple[tuple[int, int, int, int], ...]  # rectangles of W, apart from each other: first and last row and column
+GradientSupport = tuple[
+    tuple[int, int, int, int], ...
+]  # rectangles of W, apart from each other: first and last row and column
 
 
 def as_index(indices: Tensor, device: torch.device) -> Index:
@@ -91,24 +93,24 @@ class Plan:
     inputs: Index
     port: Index
     senders: tuple[Index, ...]
-    fixed: tuple[Index, ...]
+    frozen: tuple[Index, ...]
     free: tuple[Index, ...]
     n_fixed: tuple[int, ...]
     n_senders: tuple[int, ...]
-    share: Share
+    partition: RowPartition
     own_fixed: tuple[Index, ...]
     own_free: tuple[Index, ...]
     own_n_fixed: tuple[int, ...]
     own_n: tuple[int, ...]
-    spots: tuple[Spots, ...]
-    spots_free: tuple[Spots, ...]
-    spots_port: Spots
+    row_index: tuple[RowIndex, ...]
+    row_index_free: tuple[RowIndex, ...]
+    row_index_port: RowIndex
     counted: tuple[Tensor, ...]
     refed: tuple[tuple[Tensor, Tensor] | None, ...]
     driven: bool
     uniform: bool
     disjoint: bool
-    reach: Reach | None
+    gradient_support: GradientSupport | None
     residual_output: bool
     linear_output: bool
 
@@ -118,28 +120,28 @@ def make_plan(
     iterations: int,
     inputs: Tensor,
     port: Tensor,
-    fixed: Tensor,
+    frozen: Tensor,
     computed: Sequence[Tensor],
     residual_input: bool,
     residual_output: bool,
     linear_output: bool,
     like: Tensor,
-    share: Share,
+    partition: RowPartition,
 ) -> Plan:
     """fixed: (S,) bool. computed[l]: (S,) bool, the senders computed at l = 1..I-1 (entry 0 is unused). Under a
     residual input rule all input neurons are computed at all of these l, or none ever. like: W's dtype and device."""
     device = like.device
-    is_input = torch.zeros_like(fixed)
+    is_input = torch.zeros_like(frozen)
     is_input[inputs] = True
-    component = torch.zeros(len(fixed), dtype=torch.long)
+    component = torch.zeros(len(frozen), dtype=torch.long)
     component[inputs] = torch.arange(len(inputs))
     none = torch.zeros(0, dtype=torch.long)
     sets = [(none, none)]
     for level in range(1, iterations):
         now = computed[level]
-        sets.append(((now & fixed).nonzero().flatten(), (now & ~fixed).nonzero().flatten()))
+        sets.append(((now & frozen).nonzero().flatten(), (now & ~frozen).nonzero().flatten()))
     both = [torch.cat(pair) for pair in sets]
-    own = [(share.rows(F), share.rows(T)) for F, T in sets]
+    own = [(partition.rows(F), partition.rows(T)) for F, T in sets]
     refed: list[tuple[Tensor, Tensor] | None] = []
     for senders in both:
         place = is_input[senders].nonzero().flatten()
@@ -148,28 +150,28 @@ def make_plan(
     return Plan(
         iterations=iterations,
         inputs=as_index(inputs, device),
-        port=as_index(share.rows(port), device),
+        port=as_index(partition.rows(port), device),
         senders=tuple(as_index(senders, device) for senders in both),
-        fixed=tuple(as_index(F, device) for F, _ in sets),
+        frozen=tuple(as_index(F, device) for F, _ in sets),
         free=tuple(as_index(T, device) for _, T in sets),
         n_fixed=tuple(len(F) for F, _ in sets),
         n_senders=tuple(map(len, both)),
-        share=share,
+        partition=partition,
         own_fixed=tuple(as_index(F, device) for F, _ in own),
         own_free=tuple(as_index(T, device) for _, T in own),
         own_n_fixed=tuple(len(F) for F, _ in own),
         own_n=tuple(len(F) + len(T) for F, T in own),
-        spots=tuple(share.spots(senders, device) for senders in both),
-        spots_free=tuple(share.spots(T, device) for _, T in sets),
-        spots_port=share.spots(port, device),
-        counted=tuple((~is_input[T[share.owner[T] == share.rank]]).to(like) for _, T in sets),
+        row_index=tuple(partition.row_index(senders, device) for senders in both),
+        row_index_free=tuple(partition.row_index(T, device) for _, T in sets),
+        row_index_port=partition.row_index(port, device),
+        counted=tuple((~is_input[T[partition.owner[T] == partition.rank]]).to(like) for _, T in sets),
         refed=tuple(refed),
         driven=residual_input and not any(entry is not None for entry in refed),
         uniform=(uniform := all(torch.equal(senders, both[1]) for senders in both[2:])),
         disjoint=(uniform or len(torch.cat(both).unique()) == sum(map(len, both)))
         and not any(bool(is_input[senders].any()) for senders in both)
         and _views(inputs, port, *both, *(T for _, T in sets)),
-        reach=_reach(inputs, share.rows(port), both, [T for _, T in own], is_input),
+        gradient_support=_reach(inputs, partition.rows(port), both, [T for _, T in own], is_input),
         residual_output=residual_output,
         linear_output=linear_output,
     )
@@ -196,7 +198,7 @@ def _views(*sets: Tensor) -> bool:
     return all(isinstance(as_index(indices, indices.device), slice) for indices in sets)
 
 
-class Slab:
+class GradientBuffer:
     """Memory for the gradient of W that is used again from step to step: at S = 5,000 a fresh allocation costs more
     than the product that fills it. Only for a loop with one forward pass for each backward pass, because a second
     one would write over the first."""
@@ -212,10 +214,10 @@ class Slab:
         kept = self.gradient
         if kept is None or (kept.shape, kept.dtype, kept.device) != (W.shape, W.dtype, W.device):
             self.gradient = kept = torch.zeros_like(W)
-        elif self.plan is not plan or self.every != every or not (plan.disjoint or plan.reach):
+        elif self.plan is not plan or self.every != every or not (plan.disjoint or plan.gradient_support):
             kept.zero_()
         elif not plan.disjoint:
-            for top, bottom, left, right in plan.reach or ():
+            for top, bottom, left, right in plan.gradient_support or ():
                 kept[top:bottom, left:right].zero_()
         self.plan, self.every = plan, every
         return kept
@@ -234,9 +236,9 @@ class Iterate(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx, x, W, b, plan: Plan, costs: Sequence[float], watch, slab=None, every=False, multiply=None
+        ctx, x, W, b, plan: Plan, costs: Sequence[float], tracker, gradient_buffer=None, every=False, multiply=None
     ):
-        I, share = plan.iterations, plan.share
+        I, partition = plan.iterations, plan.partition
         frames = [frame.to(W.dtype) for frame in (x.unbind(1) if x.dim() == 3 else (x,))]
         V = W if multiply is None else W.to(multiply)  # what is multiplied, N with it
         N: list[Tensor] = [V.new_empty(x.shape[0], 0)]  # nothing but the drive arrives at l = 1
@@ -268,52 +270,52 @@ class Iterate(torch.autograd.Function):
                 outs.append(out)
             if last:
                 break
-            k, spot = plan.own_n_fixed[level], None if buffer is None else buffer[level - 1]
-            room = spot if V is W else None
-            own = room if room is not None and share.world == 1 else W.new_empty(x.shape[0], plan.own_n[level])
+            k, block_at = plan.own_n_fixed[level], None if buffer is None else buffer[level - 1]
+            room = block_at if V is W else None
+            own = room if room is not None and partition.world == 1 else W.new_empty(x.shape[0], plan.own_n[level])
             if k:
                 reads = before[:, : plan.n_fixed[level - 1]]
-                affine(drives[0], reads, block(V, plan.own_fixed[level], plan.fixed[level - 1]), out=own[:, :k])
+                affine(drives[0], reads, block(V, plan.own_fixed[level], plan.frozen[level - 1]), out=own[:, :k])
             affine(drives[1], before, block(V, plan.own_free[level], came), out=own[:, k:])
-            now = share.gather(own.relu_(), plan.spots[level], room)
-            if watch is not None:
-                watch.see(level, plan.senders[level], now)
+            now = partition.gather(own.relu_(), plan.row_index[level], room)
+            if tracker is not None:
+                tracker.update(level, plan.senders[level], now)
             if costs[level]:
                 activity += costs[level] * (own[:, k:].sum(0) @ plan.counted[level])
             rectified.append(own)
             if (refed := plan.refed[level]) is not None:
                 now = now.index_add(1, refed[0], frames[min(level, len(frames) - 1)][:, refed[1]])
             if V is not W:
-                now = now.to(V.dtype) if spot is None or refed is not None else spot.copy_(now)
+                now = now.to(V.dtype) if block_at is None or refed is not None else block_at.copy_(now)
             N.append(now)
         ctx.save_for_backward(W, V, b, *frames, *N, *rectified, *pre_port)
         ctx.plan, ctx.costs, ctx.n_frames = plan, costs, len(frames)
-        ctx.slab, ctx.every = slab, every
-        read = [share.gather(out, plan.spots_port) for out in (outs if every else outs[-1:])]
-        return torch.stack(read) if every else read[0], share.total(activity) if any(costs) else activity
+        ctx.gradient_buffer, ctx.every = gradient_buffer, every
+        read = [partition.gather(out, plan.row_index_port) for out in (outs if every else outs[-1:])]
+        return torch.stack(read) if every else read[0], partition.total(activity) if any(costs) else activity
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, d_out: Tensor, d_activity: Tensor):  # type: ignore[override]
         plan: Plan = ctx.plan
-        I, share = plan.iterations, plan.share
-        if share.world > 1:
-            d_out = d_out.index_select(-1, plan.spots_port.mine)
+        I, partition = plan.iterations, plan.partition
+        if partition.world > 1:
+            d_out = d_out.index_select(-1, plan.row_index_port.mine)
         W, V, b, *saved = ctx.saved_tensors
         frames, saved = saved[: ctx.n_frames], saved[ctx.n_frames :]
         N, rectified, pre_port = saved[:I], saved[I : 2 * I], saved[2 * I :]
-        slab: Slab | None = ctx.slab
+        gradient_buffer: GradientBuffer | None = ctx.gradient_buffer
         d_read = d_outs = d_out  # (B, D_out); (I, B, D_out) of every readout
-        dW = torch.zeros_like(W) if slab is None else slab.take(W, plan, ctx.every)
+        dW = torch.zeros_like(W) if gradient_buffer is None else gradient_buffer.take(W, plan, ctx.every)
         db = torch.zeros_like(b)
         written: set[tuple] = set()
 
         def add(left: Tensor, right: Tensor, rows: Index, cols: Index) -> None:
-            onto = not (plan.disjoint and slab is not None)
+            onto = not (plan.disjoint and gradient_buffer is not None)
             if not onto and isinstance(rows, slice) and isinstance(cols, slice):
-                spot = (rows.start, rows.stop, cols.start, cols.stop)
-                onto = spot in written
-                written.add(spot)
+                block_at = (rows.start, rows.stop, cols.start, cols.stop)
+                onto = block_at in written
+                written.add(block_at)
             add_to_block(dW, rows, cols, left.to(V.dtype), right.to(V.dtype), onto=onto)
 
         one_drive = plan.driven and len(frames) == 1 and plan.uniform
@@ -352,7 +354,7 @@ class Iterate(torch.autograd.Function):
                     add(dP, N[level - 1], plan.port, came)
                     through = (dP.to(V.dtype) @ block(V, plan.port, plan.free[level - 1])).to(W.dtype)
                     back = through if back is None else back.add_(through)
-            dN = back if back is None else share.reduce(back, plan.spots_free[level - 1])
+            dN = back if back is None else partition.reduce(back, plan.row_index_free[level - 1])
         if one_drive:
             if to_free:
                 add(_sum(to_free), frames[0], plan.own_free[1], plan.inputs)
@@ -361,7 +363,7 @@ class Iterate(torch.autograd.Function):
             before = torch.cat(N[1 : I - 1]) if plan.refed[1] is not None else _stacked(N[1 : I - 1])
             add(torch.cat(to_free[-2::-1]), before, plan.own_free[1], plan.senders[1])
         # a second handle on the slab: autograd takes over what nobody else holds, and copies the rest
-        return None, dW if slab is None else dW.detach(), db, None, None, None, None, None, None
+        return None, dW if gradient_buffer is None else dW.detach(), db, None, None, None, None, None, None
 
 
 def _sum(parts: list[Tensor]) -> Tensor:

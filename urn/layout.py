@@ -157,7 +157,7 @@ def _planes(X: int, Y: int, zs) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Metric:
+class Distance:
     """ds^2 = dx^2 + dy^2 + beta dz^2 (paper eq 8), and its power gamma (eq 9)."""
 
     beta: float = 1.0

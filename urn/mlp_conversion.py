@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from urn.layout import Layout
-from urn.measures.graph import Synapses, mask
+from urn.measures.graph import Synapses, index_mask
 from urn.network import URN
 from urn.unrolled import Dense, Step, Unrolled
 from urn.update_rules import Update, find_update
@@ -58,12 +58,12 @@ def embed(
     S, dtype = start[-1], layers[0][0].dtype
     positions = torch.cat([torch.tensor([[x, 0, z] for x in range(n)]) for z, n in enumerate(widths)]).float()
     layout = Layout(positions, torch.arange(widths[0]), {port: torch.arange(start[-2], S)})
-    W, b, support = torch.zeros(S, S, dtype=dtype), torch.zeros(S, dtype=dtype), torch.zeros(S, S, dtype=torch.bool)
+    W, b, mask = torch.zeros(S, S, dtype=dtype), torch.zeros(S, dtype=dtype), torch.zeros(S, S, dtype=torch.bool)
     for k, (weight, bias) in enumerate(layers):
         rows, columns = slice(start[k + 1], start[k + 2]), slice(start[k], start[k + 1])
-        W[rows, columns], b[rows], support[rows, columns] = weight, bias, True
-    urn = URN(layout, iterations, update, activation, support=support, generator=torch.Generator(), dtype=dtype)
-    urn.become(layout, W, b)
+        W[rows, columns], b[rows], mask[rows, columns] = weight, bias, True
+    urn = URN(layout, iterations, update, activation, mask=mask, generator=torch.Generator(), dtype=dtype)
+    urn.set_parameters(layout, W, b)
     return urn
 
 
@@ -139,7 +139,7 @@ def extract(urn: URN, port: str | None = None, x: Tensor | None = None) -> Unrol
     out, inputs, S, iterations = urn._port(port).cpu(), urn.layout.inputs.cpu(), urn.S, urn.iterations
     rule, linear = urn.update, urn.output_activation == "linear"
     W, b = urn.W.detach(), urn.b.detach().cpu()
-    is_input, is_out, sends = mask(S, inputs), mask(S, out), torch.ones(S, dtype=torch.bool)
+    is_input, is_out, sends = index_mask(S, inputs), index_mask(S, out), torch.ones(S, dtype=torch.bool)
     if not urn.outputs_send:
         for other in urn.layout.ports.values():
             sends[other.cpu()] = False
@@ -153,7 +153,7 @@ def extract(urn: URN, port: str | None = None, x: Tensor | None = None) -> Unrol
     neurons, read = [torch.zeros(S, dtype=torch.bool)] * (iterations + 1), [rule.residual_output] * iterations + [True]
     for level in range(iterations - 1, -1, -1):
         receivers = neurons[level + 1] | is_out if read[level + 1] else neurons[level + 1]
-        neurons[level] = mask(S, edges.sender[receivers[edges.receiver]]) & possible[level]
+        neurons[level] = index_mask(S, edges.sender[receivers[edges.receiver]]) & possible[level]
         read[level] = read[level] or bool((neurons[level] & is_out).any())
 
     component, place = torch.full((S,), -1), torch.full((S,), -1)
@@ -170,7 +170,7 @@ def extract(urn: URN, port: str | None = None, x: Tensor | None = None) -> Unrol
     before, steps = neurons[0].nonzero().flatten(), []
     first = component[before]
     for level in range(1, iterations + 1):
-        hears = mask(S, edges.receiver[neurons[level - 1][edges.sender]])
+        hears = index_mask(S, edges.receiver[neurons[level - 1][edges.sender]])
         A, fed = neurons[level], is_input & neurons[level] & rule.residual_input
         plain = (A & ~is_out & ~fed).nonzero().flatten()
         both = (fed & (hears | (b > 0))).nonzero().flatten()
@@ -202,7 +202,11 @@ def _possible(
     for _ in range(iterations):
         signed = (is_input & (len(possible) == 1 or rule.residual_input)) | signed_out
         excites = (edges.weight > 0) | signed[edges.sender] | signed_out[edges.receiver]
-        now = mask(edges.S, edges.receiver[excites & possible[-1][edges.sender]]) | (b > 0) | (signed_out & (b != 0))
+        now = (
+            index_mask(edges.S, edges.receiver[excites & possible[-1][edges.sender]])
+            | (b > 0)
+            | (signed_out & (b != 0))
+        )
         now |= is_out & possible[-1] & rule.residual_output
         now |= is_input & rule.residual_input
         possible.append(now)

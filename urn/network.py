@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from urn.kernel import Iterate, Plan, Reach, Slab, as_index, make_plan
+from urn.kernel import GradientBuffer, GradientSupport, Iterate, Plan, as_index, make_plan
 from urn.layout import Layout
-from urn.row_partition import Share
+from urn.row_partition import RowPartition
 from urn.update_rules import find_update
 
 OUTPUT_ACTIVATIONS = ("relu", "linear")
@@ -48,7 +48,7 @@ class URN(nn.Module):
         *,
         outputs_send: bool = False,
         gain: float = 1.0,
-        support: Tensor | None = None,
+        mask: Tensor | None = None,
         generator: torch.Generator | None = None,
         dtype: torch.dtype = torch.float32,
     ):
@@ -58,56 +58,56 @@ class URN(nn.Module):
         if output_activation not in OUTPUT_ACTIVATIONS:
             raise ValueError(f"output_activation is {' or '.join(OUTPUT_ACTIVATIONS)}, not {output_activation!r}")
         S = layout.S
-        if support is not None and support.shape != (S, S):
-            raise ValueError(f"support has shape {tuple(support.shape)}, the network's W is ({S}, {S})")
+        if mask is not None and mask.shape != (S, S):
+            raise ValueError(f"support has shape {tuple(mask.shape)}, the network's W is ({S}, {S})")
         self.layout = layout
         self.iterations = iterations
         self.update = find_update(update)
         self.output_activation = output_activation
         self.outputs_send = outputs_send
-        self.support = layout.pattern() if support is None else support
+        self.mask = layout.pattern() if mask is None else mask
         W = torch.randn(S, S, generator=generator, dtype=dtype).mul_(gain * (2 / layout.senders()) ** 0.5)
-        self.become(layout, W, torch.zeros(S, dtype=dtype))
+        self.set_parameters(layout, W, torch.zeros(S, dtype=dtype))
 
-    recycle_gradient = False
+    reuse_gradient_memory = False
     multiply: torch.dtype | None = None
-    look = False
+    compute_all_now = False
 
-    def become(
-        self, layout: Layout, W: Tensor, b: Tensor, fixed: Tensor | None = None, share: Share | None = None
+    def set_parameters(
+        self, layout: Layout, W: Tensor, b: Tensor, frozen: Tensor | None = None, partition: RowPartition | None = None
     ) -> None:
         """Takes on another set of neurons, weights and fixed rows, as new Parameters (an optimiser must be told:
         `urn.compaction.follow`). W (n, n), b (n,), fixed (n,) bool with n = layout.S. With `share`, of several
         processes, W and b have this one's rows alone."""
         self.layout = layout
-        self.share = Share.whole(layout.S) if share is None else share
+        self.partition = RowPartition.whole(layout.S) if partition is None else partition
         self.W, self.b = nn.Parameter(W), nn.Parameter(b)
-        self.fixed = torch.zeros(layout.S, dtype=torch.bool) if fixed is None else fixed.cpu()
-        self.silent: Tensor | None = None  # (I, S) bool: neurons known to be silent at iteration l
+        self.frozen = torch.zeros(layout.S, dtype=torch.bool) if frozen is None else frozen.cpu()
+        self.inactive: Tensor | None = None  # (I, S) bool: neurons known to be silent at iteration l
         if layout.layers is not None:  # not silent (biases act at every l), but only layer l has a say at l
             if self.update.name != "plain" or self.iterations != layout.layers + 1:
                 raise ValueError(
                     f"{layout.layers} layers need the rule plain and {layout.layers + 1} iterations, not "
                     f"{self.update.name} and {self.iterations}"
                 )
-            self.silent = layout.layer != torch.arange(self.iterations)[:, None]
-        self.watch: Any = None  # a urn.compaction.Watch while training
-        self._reached: set[Reach | None] = set()  # by the forward passes since the last step
+            self.inactive = layout.layer != torch.arange(self.iterations)[:, None]
+        self.tracker: Any = None  # a urn.compaction.Watch while training
+        self._reached: set[GradientSupport | None] = set()  # by the forward passes since the last step
         self._plans: dict[tuple, Plan] = {}
-        self._slab = Slab()
-        self._held = None
-        self.support = None if self.support is None else self.support.to(W.device)
+        self._slab = GradientBuffer()
+        self._frozen_values = None
+        self.mask = None if self.mask is None else self.mask.to(W.device)
         self._mute = [as_index(port, W.device) for port in layout.ports.values()]
-        self.hold()
-        rows = self.fixed[self.share.neurons].nonzero().flatten().to(W.device)
+        self.restore_frozen()
+        rows = self.frozen[self.partition.neurons].nonzero().flatten().to(W.device)
         if len(rows):
-            self._held = (rows, self.W.data[rows].clone(), self.b.data[rows].clone())
+            self._frozen_values = (rows, self.W.data[rows].clone(), self.b.data[rows].clone())
 
     def _apply(self, fn: Any, recurse: bool = True) -> URN:
         """What `to`, `cuda` and `double` do to the Parameters, done to what `hold` puts back as well."""
         super()._apply(fn, recurse)
-        self.support = None if self.support is None else fn(self.support)
-        self._held = None if self._held is None else tuple(map(fn, self._held))
+        self.mask = None if self.mask is None else fn(self.mask)
+        self._frozen_values = None if self._frozen_values is None else tuple(map(fn, self._frozen_values))
         self._mute = [as_index(port, self.W.device) for port in self.layout.ports.values()]
         self._plans.clear()
         return self
@@ -117,26 +117,26 @@ class URN(nn.Module):
         return self.layout.S
 
     @torch.no_grad()
-    def hold(self) -> None:
+    def restore_frozen(self) -> None:
         """Puts every fixed row back to its value, and every synapse that may not exist to zero. Zeroing gradients
         would not do: momentum, Adam's moments and weight decay move weights that have no gradient."""
         if not self.outputs_send:
             for port in self._mute:
                 self.W.data[:, port] = 0
-        if self.support is not None:
-            self.W.data.mul_(self.support)
-        if self._held is not None:
-            rows, W, b = self._held
+        if self.mask is not None:
+            self.W.data.mul_(self.mask)
+        if self._frozen_values is not None:
+            rows, W, b = self._frozen_values
             self.W.data[rows] = W
             self.b.data[rows] = b
 
-    def declare_silent(self, silent: Tensor | None) -> None:
+    def set_inactive(self, inactive: Tensor | None) -> None:
         """silent: (I, S) bool, neurons to leave out at iteration l (entry 0 is unused); None computes all. While
         `look` is True they are computed nevertheless, to see who fires."""
-        self.silent = silent
+        self.inactive = inactive
         self._plans.clear()
 
-    def take_reach(self) -> Reach | None:
+    def take_gradient_support(self) -> GradientSupport | None:
         """The rectangles of W outside of which there is no gradient, after forward passes that left neurons out; None
         where it may be everywhere. Forgets these passes."""
         reached, self._reached = self._reached, set()
@@ -164,28 +164,28 @@ class URN(nn.Module):
         every: the logits of each readout, l = 1..I, (I, B, D_out) in the place of the last; in a feedforward
         network, whose last layer is computed before l = I alone, the earlier ones are the port's biases."""
         self._check(x)
-        watch = self.watch if torch.is_grad_enabled() else None  # what is only looked at decides nothing
+        tracker = self.tracker if torch.is_grad_enabled() else None  # what is only looked at decides nothing
         if self.outputs_send or x.requires_grad or literal or ports:
             states = self.states(x, port)
             counted = self.layout.hidden
             if ports:
                 counted = torch.cat([counted, self.layout.inputs, self._port(port)])
-            counted = counted[~self.fixed[counted]].to(x.device)  # the activity of fixed neurons is no longer a choice
-            if watch is not None:
+            counted = counted[~self.frozen[counted]].to(x.device)  # the activity of fixed neurons is no longer a choice
+            if tracker is not None:
                 for level in range(1, self.iterations):
-                    watch.see(level, slice(None), states[level])
+                    tracker.update(level, slice(None), states[level])
             last = self.iterations + 1 if literal else self.iterations
             terms = [costs[level] * states[level][:, counted].abs().sum() for level in range(1, last)]
             activity = sum(terms, self.W.new_zeros(()))
             index = self._port(port)
             self._reached.add(None)
             return (torch.stack([N[:, index] for N in states[1:]]) if every else states[-1][:, index]), activity
-        slab = self._slab if self.recycle_gradient and self.W.grad is None else None
+        gradient_buffer = self._slab if self.reuse_gradient_memory and self.W.grad is None else None
         multiply, plan = None, self._plan(port)
         if torch.is_grad_enabled():
             multiply = self.multiply
-            self._reached.add(plan.reach if self._narrowed() and self.layout.layers is None else None)
-        return Iterate.apply(x, self.W, self.b, plan, costs, watch, slab, every, multiply)  # type: ignore
+            self._reached.add(plan.gradient_support if self._narrowed() and self.layout.layers is None else None)
+        return Iterate.apply(x, self.W, self.b, plan, costs, tracker, gradient_buffer, every, multiply)  # type: ignore
 
     def states(self, x: Tensor, port: str | None = None) -> list[Tensor]:
         """[N^(0), ..., N^(I)], each (B, S): the update rule to the letter, with full products. The reference for
@@ -204,7 +204,7 @@ class URN(nn.Module):
         states = [N]
         for level in range(1, self.iterations + 1):
             sent = N if mute is None else N.index_fill(1, mute, 0)
-            Z = self.share.drive(sent, self.W, self.b)
+            Z = self.partition.drive(sent, self.W, self.b)
             new = Z.relu() if self.output_activation == "relu" else torch.where(out, Z, Z.relu())
             if self.update.residual_output:
                 new = torch.where(out, N + new, new)
@@ -223,10 +223,10 @@ class URN(nn.Module):
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
-    def part(self, index: Tensor) -> URN:
+    def subnetwork(self, index: Tensor) -> URN:
         """A URN of the neurons `index` (n,) alone, renumbered in that order; ports not wholly inside vanish.
         Raises ValueError while the rows of W are with several processes."""
-        if self.share.world > 1:
+        if self.partition.world > 1:
             raise ValueError("a part is cut out of a whole URN; put its rows together first: urn.row_partition.unshard")
         index = index.cpu()
         where = index.to(self.W.device)
@@ -235,9 +235,9 @@ class URN(nn.Module):
         part.layout = self.layout.take(index)
         part.iterations, part.update = self.iterations, self.update
         part.output_activation, part.outputs_send = self.output_activation, self.outputs_send
-        part.support = None if self.support is None else self.support[where][:, where]
+        part.mask = None if self.mask is None else self.mask[where][:, where]
         W = self.W.data.index_select(0, where).index_select(1, where)
-        part.become(part.layout, W, self.b.data[where], self.fixed[index])
+        part.set_parameters(part.layout, W, self.b.data[where], self.frozen[index])
         return part
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -275,8 +275,8 @@ class URN(nn.Module):
                 sends[other] = False
             computed = [sends] * I
             if narrowed:
-                assert self.silent is not None
-                computed = [sends & ~self.silent[level].cpu() for level in range(I)]
+                assert self.inactive is not None
+                computed = [sends & ~self.inactive[level].cpu() for level in range(I)]
             if self.update.residual_input and I > 1 and bool(sends[layout.inputs].any()):
                 for level in range(1, I):  # the rule shows x at input neurons that fire: all of them, always
                     computed[level] = computed[level].index_fill(0, layout.inputs, True)
@@ -284,22 +284,22 @@ class URN(nn.Module):
                 iterations=I,
                 inputs=layout.inputs,
                 port=self._port(port),
-                fixed=self.fixed,
+                frozen=self.frozen,
                 computed=computed,
                 residual_input=self.update.residual_input,
                 residual_output=self.update.residual_output,
                 linear_output=self.output_activation == "linear",
                 like=self.W,
-                share=self.share,
+                partition=self.partition,
             )
         return self._plans[key]
 
     def _narrowed(self) -> bool:
-        return self.silent is not None and (not self.look or self.layout.layers is not None)
+        return self.inactive is not None and (not self.compute_all_now or self.layout.layers is not None)
 
     def still(self) -> Tensor:
         """(S,) fixed neurons that read nothing and so never fire: as a rule the input neurons."""
-        rows = self.fixed[self.share.neurons].to(self.W.device)
+        rows = self.frozen[self.partition.neurons].to(self.W.device)
         still = rows & (self.b.data <= 0)
         still[rows] &= ~(self.W.data[rows] != 0).any(1)
-        return self.share.collect(still).cpu()
+        return self.partition.collect(still).cpu()

@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from urn.kernel import Reach
+from urn.kernel import GradientSupport
 from urn.layout import Layout
 from urn.network import URN
 from urn.penalties import Penalty, soft_threshold_
@@ -26,7 +26,9 @@ WIDE_STRIP = 1 << 26  # the same on a GPU, where launches cost more than a cache
 
 
 Block = tuple[int, int, slice, bool]  # first and last row, columns, and whether some of its synapses may not exist
-Idle = tuple[Reach, int, float, float, float, float]  # what is waited outside of; steps; sums: see `Proximal._wait`
+Deferred = tuple[
+    GradientSupport, int, float, float, float, float
+]  # what is waited outside of; steps; sums: see `Proximal._wait`
 
 
 class Proximal(torch.optim.Optimizer):
@@ -75,12 +77,14 @@ class Proximal(torch.optim.Optimizer):
         lr = float(group["lr"])
         rule = BASES[self.base]
         self.condensed = None
-        reach = urn.take_reach() if self._may_wait(group) else None
-        if (idle := self._idle()) is not None and idle[0] != reach:
-            self.catch_up()
+        gradient_support = urn.take_gradient_support() if self._may_wait(group) else None
+        if (deferred := self._deferred()) is not None and deferred[0] != gradient_support:
+            self.apply_deferred()
         ranges, blocks, layout, neurons = self._where()
-        if reach is not None:
-            blocks = [(top, bottom, slice(left, right), urn.support is not None) for top, bottom, left, right in reach]
+        if gradient_support is not None:
+            blocks = [
+                (top, bottom, slice(left, right), urn.mask is not None) for top, bottom, left, right in gradient_support
+            ]
         for p in (urn.W, urn.b):
             if p.grad is None:
                 continue
@@ -93,31 +97,31 @@ class Proximal(torch.optim.Optimizer):
             coefficients = rule.coefficients(group, int(state["step"]))
             moments = [state[name] for name in rule.moments(group)]
             is_W = p is urn.W
-            if is_W and reach is not None:
-                state["idle"] = self._wait(reach, state.get("idle"), int(state["step"]))
+            if is_W and gradient_support is not None:
+                state["idle"] = self._wait(gradient_support, state.get("idle"), int(state["step"]))
             room = _room(p)
             scratch = torch.empty(max(room, p.shape[-1]), dtype=p.dtype, device=p.device) if is_W else None
             for first, last, columns, partial in blocks if is_W else [(*r, slice(None), False) for r in ranges]:
                 strip = max(1, room // len(range(*columns.indices(p.shape[1])))) if is_W else len(p)
                 for start in range(first, last, strip):
                     rows = slice(start, min(start + strip, last))
-                    spot = (rows, columns) if is_W else rows
-                    w, g = p.data[spot], p.grad[spot]
-                    price = self._price(layout, neurons, rows, columns, self.ramp) if is_W else 0.0
-                    priced = isinstance(price, Tensor) or price > 0
-                    if priced and penalty.method == "subgradient":
-                        g = g + price * w.sign()
-                    metric = rule.update(w, g, [m[spot] for m in moments], group, coefficients)
-                    if priced and penalty.method != "subgradient":
+                    block_at = (rows, columns) if is_W else rows
+                    w, g = p.data[block_at], p.grad[block_at]
+                    coefficient = self._coefficient(layout, neurons, rows, columns, self.ramp) if is_W else 0.0
+                    penalised = isinstance(coefficient, Tensor) or coefficient > 0
+                    if penalised and penalty.method == "subgradient":
+                        g = g + coefficient * w.sign()
+                    metric = rule.update(w, g, [m[block_at] for m in moments], group, coefficients)
+                    if penalised and penalty.method != "subgradient":
                         if penalty.method == "prox_adam" and metric is not None:
-                            soft_threshold_(w, lr * price / metric)
-                        elif isinstance(price, Tensor):
-                            soft_threshold_(w, lr * price)
+                            soft_threshold_(w, lr * coefficient / metric)
+                        elif isinstance(coefficient, Tensor):
+                            soft_threshold_(w, lr * coefficient)
                         else:
                             assert scratch is not None
-                            soft_threshold_(w, lr * price, scratch[: w.numel()].view_as(w))
-                    if partial and urn.support is not None:
-                        w.mul_(urn.support[spot])
+                            soft_threshold_(w, lr * coefficient, scratch[: w.numel()].view_as(w))
+                    if partial and urn.mask is not None:
+                        w.mul_(urn.mask[block_at])
         return loss
 
     @torch.no_grad()
@@ -128,7 +132,7 @@ class Proximal(torch.optim.Optimizer):
         `condensed` has of each moment until the next step: None, or the row (n,) and column (S,) whose outer product
         the zero weights have. Collective where the rows of W are with several processes."""
         urn = self.urn
-        self.catch_up()
+        self.apply_deferred()
         W, state = urn.W.data, self.state.get(urn.W, {})
         self.condensed = {}
         for name, moment in state.items():
@@ -146,86 +150,88 @@ class Proximal(torch.optim.Optimizer):
                 moment[rows] = torch.where(W[rows] == 0, estimate, moment[rows])
 
     @torch.no_grad()
-    def catch_up(self) -> None:
+    def apply_deferred(self) -> None:
         """Takes, in closed form, the steps that weights outside of the gradient's reach have waited for. Without a
         gradient the moments decay as they would have; what is left of the first one moves the weight and the prox
         shrinks it by the sums over these steps, both in the mean metric of these steps, which changes by 1 % in 20."""
-        if (idle := self._idle()) is None:
+        if (deferred := self._deferred()) is None:
             return
         urn, penalty, (group,), rule = self.urn, self.penalty, self.param_groups, BASES[self.base]
-        reach, steps, tail, shrink, root, decay = idle
+        gradient_support, steps, tail, shrink, root, decay = deferred
         state = self.state[urn.W]
         del state["idle"]
         ranges, _, layout, neurons = self._where()
         moments = [state[name] for name in rule.moments(group)]
-        for first, last, columns in _outside(ranges, urn.S, reach):
+        for first, last, columns in _outside(ranges, urn.S, gradient_support):
             strip = max(1, _room(urn.W) // (columns.stop - columns.start))
             for start in range(first, last, strip):
-                spot = (slice(start, min(start + strip, last)), columns)
-                w = urn.W.data[spot].mul_(decay)
-                metric = rule.drift(w, [m[spot] for m in moments], group, steps, tail, root / steps)
-                price = self._price(layout, neurons, *spot, shrink)
-                if isinstance(price, Tensor) or price > 0:
+                block_at = (slice(start, min(start + strip, last)), columns)
+                w = urn.W.data[block_at].mul_(decay)
+                metric = rule.drift(w, [m[block_at] for m in moments], group, steps, tail, root / steps)
+                coefficient = self._coefficient(layout, neurons, *block_at, shrink)
+                if isinstance(coefficient, Tensor) or coefficient > 0:
                     if penalty.method == "prox_adam" and metric is not None:
-                        price = price / metric
-                    soft_threshold_(w, price)
-                if urn.support is not None:
-                    w.mul_(urn.support[spot])
+                        coefficient = coefficient / metric
+                    soft_threshold_(w, coefficient)
+                if urn.mask is not None:
+                    w.mul_(urn.mask[block_at])
 
     def _may_wait(self, group: dict) -> bool:
         """Does a weight without a gradient only decay and shrink?"""
         free = not (self.penalty.weight or self.penalty.synapse_length) or self.penalty.method != "subgradient"
         return free and (not group["weight_decay"] or BASES[self.base].decoupled)
 
-    def _idle(self) -> Idle | None:
+    def _deferred(self) -> Deferred | None:
         return self.state[self.urn.W].get("idle") if self.urn.W in self.state else None
 
-    def _wait(self, reach: Reach, idle: Idle | None, step: int) -> Idle:
+    def _wait(self, gradient_support: GradientSupport, deferred: Deferred | None, step: int) -> Deferred:
         """Adds step number `step` to what is waited for outside of `reach`: how many steps, and their sums of the first
         moment's share in a step, of lr * ramp and of the share of the metric's root; the product of decays."""
         (group,), rule = self.param_groups, BASES[self.base]
         lr = float(group["lr"])
-        _, steps, tail, shrink, root, decay = idle or (reach, 0, 0.0, 0.0, 0.0, 1.0)
-        moved, share = rule.idle(group, steps + 1, step)
+        _, steps, tail, shrink, root, decay = deferred or (gradient_support, 0, 0.0, 0.0, 0.0, 1.0)
+        moved, partition = rule.deferred(group, steps + 1, step)
         decay *= 1 - lr * group["weight_decay"]
-        return reach, steps + 1, tail + lr * moved, shrink + lr * self.ramp, root + share, decay
+        return gradient_support, steps + 1, tail + lr * moved, shrink + lr * self.ramp, root + partition, decay
 
     def _sums(self, moment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sums of W's moment over columns (n,), over rows (S,), and over both; in a feedforward network those of each
         layer's block by itself, and the last one (S,), for each sender that of its block."""
         urn = self.urn
         if urn.layout.layers is None:
-            row, column = moment.sum(1), urn.share.total(moment.sum(0))
+            row, column = moment.sum(1), urn.partition.total(moment.sum(0))
             return row, column, column.sum()
         row, column = moment.new_zeros(len(moment)), moment.new_zeros(urn.S)
         for first, last, columns, _ in self._where()[1]:
             row[first:last] += moment[first:last, columns].sum(1)
             column[columns] += moment[first:last, columns].sum(0)
-        column, layer = urn.share.total(column), urn.layout.layer.to(column.device)
+        column, layer = urn.partition.total(column), urn.layout.layer.to(column.device)
         return row, column, column.new_zeros(urn.layout.layers + 2).index_add_(0, layer, column)[layer]
 
     def _where(self) -> tuple[list[tuple[int, int]], list[Block], Layout, Tensor]:
         """The ranges of rows that train, and the blocks of W; the layout and each row's neuron, on W's device. Worked
         out anew when the network has changed: a step must not wait for the device."""
         urn, device = self.urn, self.urn.W.device
-        key = (urn.share, device)  # a network that becomes another one gets a share of its own
-        if self._known is None or self._known[0] != key or self._known[1] is not urn.support:
-            neurons = urn.share.neurons
+        key = (urn.partition, device)  # a network that becomes another one gets a share of its own
+        if self._known is None or self._known[0] != key or self._known[1] is not urn.mask:
+            neurons = urn.partition.neurons
             layout = replace(urn.layout, positions=urn.layout.positions.to(device))
-            ranges, blocks = _ranges(~urn.fixed[neurons]), _blocks(urn)
-            self._known, self._kept = (key, urn.support, (ranges, blocks, layout, neurons.to(device))), None
+            ranges, blocks = _ranges(~urn.frozen[neurons]), _blocks(urn)
+            self._known, self._kept = (key, urn.mask, (ranges, blocks, layout, neurons.to(device))), None
         return self._known[2]
 
-    def _price(self, layout: Layout, neurons: Tensor, rows: slice, columns: slice, scale: float) -> Tensor | float:
+    def _coefficient(
+        self, layout: Layout, neurons: Tensor, rows: slice, columns: slice, scale: float
+    ) -> Tensor | float:
         """The price of a block of W, times `scale`. With synaptic length all prices are kept from step to step where
         they are few; on a large network strips of them are computed again each time."""
         W, penalty = self.urn.W, self.penalty
         if not penalty.synapse_length:
             return penalty.weight * scale
         if W.numel() > KEPT:
-            return torch.as_tensor(penalty.price(layout, neurons[rows])).to(W)[:, columns].mul_(scale)
+            return torch.as_tensor(penalty.coefficient(layout, neurons[rows])).to(W)[:, columns].mul_(scale)
         if self._kept is None or self._kept[0] != penalty:
-            self._kept = (penalty, torch.as_tensor(penalty.price(layout, neurons)).to(W))
+            self._kept = (penalty, torch.as_tensor(penalty.coefficient(layout, neurons)).to(W))
         return self._kept[1][rows, columns] * scale
 
 
@@ -256,7 +262,7 @@ class _Adam:
         return metric
 
     @staticmethod
-    def idle(group: dict, steps: int, step: int) -> tuple[float, float]:
+    def deferred(group: dict, steps: int, step: int) -> tuple[float, float]:
         """After `steps` steps without a gradient, the last of them number `step`: what of the first moment moves the
         weight, and of the second one's root is left in the metric."""
         beta1, beta2 = group["betas"]
@@ -297,7 +303,7 @@ class _SGD:
         w.add_(g, alpha=-float(group["lr"]))
 
     @staticmethod
-    def idle(group: dict, steps: int, step: int) -> tuple[float, float]:
+    def deferred(group: dict, steps: int, step: int) -> tuple[float, float]:
         return group["momentum"] ** steps, 1.0
 
     @staticmethod
@@ -319,25 +325,29 @@ def _room(W: Tensor) -> int:
 def _blocks(urn: URN) -> list[Block]:
     """The blocks of W that train. In a feedforward network those of its layers: what lies outside is zero and
     stays so. Otherwise whole rows."""
-    neurons, layer = urn.share.neurons, urn.layout.layer
-    train = ~urn.fixed[neurons]
+    neurons, layer = urn.partition.neurons, urn.layout.layer
+    train = ~urn.frozen[neurons]
     if urn.layout.layers is None:
-        return [(first, last, slice(None), urn.support is not None) for first, last in _ranges(train)]
+        return [(first, last, slice(None), urn.mask is not None) for first, last in _ranges(train)]
     return [
-        (*rows, slice(*columns), urn.support is not None and not bool(urn.support[slice(*rows), slice(*columns)].all()))
+        (*rows, slice(*columns), urn.mask is not None and not bool(urn.mask[slice(*rows), slice(*columns)].all()))
         for z in range(1, urn.layout.layers + 2)
         for columns in _ranges(layer == z - 1)
         for rows in _ranges(train & (layer[neurons] == z))
     ]
 
 
-def _outside(ranges: list[tuple[int, int]], S: int, reach: Reach) -> Iterator[tuple[int, int, slice]]:
+def _outside(
+    ranges: list[tuple[int, int]], S: int, gradient_support: GradientSupport
+) -> Iterator[tuple[int, int, slice]]:
     """The rest of the rows `ranges` of W, as rectangles."""
-    cuts = sorted({row for rows in (*ranges, *(rectangle[:2] for rectangle in reach)) for row in rows})
+    cuts = sorted({row for rows in (*ranges, *(rectangle[:2] for rectangle in gradient_support)) for row in rows})
     for top, bottom in pairwise(cuts):
         if not any(first <= top and bottom <= last for first, last in ranges):
             continue
-        taken = sorted((left, right) for first, last, left, right in reach if first <= top and bottom <= last)
+        taken = sorted(
+            (left, right) for first, last, left, right in gradient_support if first <= top and bottom <= last
+        )
         at = 0
         for left, right in [*taken, (S, S)]:
             if at < left:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from urn.layout import Layout, Metric
+from urn.layout import Distance, Layout
 
 METHODS = ("subgradient", "prox_adam", "prox_decoupled")
 REDUCTIONS = ("mean", "sum")
@@ -61,8 +61,8 @@ class Penalty:
             raise ValueError(f"early_readout is a share of the loss, from 0 to 1, not {self.early_readout}")
 
     @property
-    def metric(self) -> Metric:
-        return Metric(self.beta, self.gamma)
+    def metric(self) -> Distance:
+        return Distance(self.beta, self.gamma)
 
     def activity_costs(self, I: int, B: int) -> tuple[float, ...]:
         """costs[l] for l = 0..I: the price of one unit of |N^(l)| of one neuron for one sample. l = 0 is the
@@ -70,7 +70,7 @@ class Penalty:
         each = self.activity / B if self.activity_reduction == "mean" else self.activity
         return (0.0, *(each * level**self.activity_growth for level in range(1, I + 1)))
 
-    def price(self, layout: Layout, rows: slice | Tensor) -> Tensor | float:
+    def coefficient(self, layout: Layout, rows: slice | Tensor) -> Tensor | float:
         """The price of one unit of |W_ij| for receivers `rows`: a float, or (len(rows), S) with synaptic length."""
         if not self.synapse_length:
             return self.weight
@@ -102,8 +102,8 @@ def literal_penalty(
     total = W.new_zeros(())
     for level in range(1, I + 1 if last_iteration else I):
         total = total + costs[level] * states[level][:, neurons].abs().sum()
-    price = penalty.price(layout, slice(None))
-    return total + (W.abs() * price).sum()
+    coefficient = penalty.coefficient(layout, slice(None))
+    return total + (W.abs() * coefficient).sum()
 
 
 def early_readouts(readouts: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Spots:
+class RowIndex:
     """Where n neurons are: each rank has its own of them in their order, in a row that is padded to `width`.
 
     place: (n,) the position of each in all ranks' padded rows, one after the other. mine: (m,) which of the n are
@@ -39,7 +39,7 @@ class Spots:
 
 
 @dataclass(frozen=True, eq=False)
-class Share:
+class RowPartition:
     """This rank's part of the neurons. owner: (S,) int64, the rank that has each row. group: None is torch's default.
     Neurons are counted in all ranks alike; a *row* is a position in this rank's part of W."""
 
@@ -49,54 +49,54 @@ class Share:
     group: Any = None
 
     @staticmethod
-    def whole(S: int) -> Share:
+    def whole(S: int) -> RowPartition:
         """All rows in one process."""
-        return Share(torch.zeros(S, dtype=torch.long))
+        return RowPartition(torch.zeros(S, dtype=torch.long))
 
     @staticmethod
-    def dealt(S: int, group: Any = None) -> Share:
+    def sharded(S: int, group: Any = None) -> RowPartition:
         """Neuron i goes to rank i modulo the world size, so that each kind of neuron is spread evenly."""
         rank, world = dist.get_rank(group), dist.get_world_size(group)
-        return Share(torch.arange(S) % world, rank, world, group)
+        return RowPartition(torch.arange(S) % world, rank, world, group)
 
     @cached_property
     def neurons(self) -> Tensor:
         """(n,) ascending: the neuron of each row."""
         return (self.owner == self.rank).nonzero().flatten()
 
-    def take(self, index: Tensor) -> Share:
+    def take(self, index: Tensor) -> RowPartition:
         """The share of the neurons `index` (n,) alone, renumbered in that order; they stay where they are."""
-        return Share(self.owner[index], self.rank, self.world, self.group)
+        return RowPartition(self.owner[index], self.rank, self.world, self.group)
 
     def rows(self, index: Tensor) -> Tensor:
         """The rows of those of the neurons `index` that are here."""
         here = self.owner == self.rank
         return (here.cumsum(0) - 1)[index[here[index]]]
 
-    def spots(self, index: Tensor, device: torch.device) -> Spots:
+    def row_index(self, index: Tensor, device: torch.device) -> RowIndex:
         owner = self.owner[index]
         each = [(owner == rank).nonzero().flatten() for rank in range(self.world)]
         width = max(map(len, each))
         place = torch.empty(len(index), dtype=torch.long)
         for rank, positions in enumerate(each):
             place[positions] = rank * width + torch.arange(len(positions))
-        return Spots(width, place.to(device), each[self.rank].to(device))
+        return RowIndex(width, place.to(device), each[self.rank].to(device))
 
     # --- collective ----------------------------------------------------------------------------------------------
 
-    def gather(self, mine: Tensor, spots: Spots, out: Tensor | None = None) -> Tensor:
+    def gather(self, mine: Tensor, row_index: RowIndex, out: Tensor | None = None) -> Tensor:
         """(B, n) of all neurons from this rank's (B, m). Collective."""
         if self.world == 1:
             return mine
-        padded = mine.new_zeros(len(mine), spots.width)
+        padded = mine.new_zeros(len(mine), row_index.width)
         padded[:, : mine.shape[1]] = mine
         every = [torch.empty_like(padded) for _ in range(self.world)]
         dist.all_gather(every, padded, self.group)
-        return torch.index_select(torch.cat(every, 1), 1, spots.place, out=out)
+        return torch.index_select(torch.cat(every, 1), 1, row_index.place, out=out)
 
-    def reduce(self, parts: Tensor, spots: Spots) -> Tensor:
+    def reduce(self, parts: Tensor, row_index: RowIndex) -> Tensor:
         """(B, m) of this rank's neurons: the sum over ranks of their (B, n). Collective; overwrites `parts`."""
-        return parts if self.world == 1 else self.total(parts).index_select(1, spots.mine)
+        return parts if self.world == 1 else self.total(parts).index_select(1, row_index.mine)
 
     def total(self, value: Tensor) -> Tensor:
         """The sum over ranks, in place. Collective."""
@@ -120,49 +120,49 @@ class Share:
         """sent (B, S) W^T + b of all neurons, (B, S), for autograd. Collective, its gradient too."""
         if self.world == 1:
             return sent @ W.T + b
-        spots = self.spots(torch.arange(len(self.owner)), W.device)
-        return _Gather.apply(_Spread.apply(sent, self) @ W.T + b, self, spots)  # type: ignore[return-value]
+        row_index = self.row_index(torch.arange(len(self.owner)), W.device)
+        return _Gather.apply(_Spread.apply(sent, self) @ W.T + b, self, row_index)  # type: ignore[return-value]
 
 
 class _Spread(torch.autograd.Function):
     """What all ranks read: the same going forwards, the sum of what they say about it going back."""
 
     @staticmethod
-    def forward(ctx, N: Tensor, share: Share) -> Tensor:
-        ctx.share = share
+    def forward(ctx, N: Tensor, partition: RowPartition) -> Tensor:
+        ctx.partition = partition
         return N.view_as(N)
 
     @staticmethod
     def backward(ctx, dN: Tensor):  # type: ignore[override]
-        return ctx.share.total(dN.clone(memory_format=torch.contiguous_format)), None
+        return ctx.partition.total(dN.clone(memory_format=torch.contiguous_format)), None
 
 
 class _Gather(torch.autograd.Function):
     """What each rank has computed, put together; going back each takes its own."""
 
     @staticmethod
-    def forward(ctx, mine: Tensor, share: Share, spots: Spots) -> Tensor:
-        ctx.spots = spots
-        return share.gather(mine, spots)
+    def forward(ctx, mine: Tensor, partition: RowPartition, row_index: RowIndex) -> Tensor:
+        ctx.row_index = row_index
+        return partition.gather(mine, row_index)
 
     @staticmethod
     def backward(ctx, dN: Tensor):  # type: ignore[override]
-        return dN.index_select(1, ctx.spots.mine), None, None
+        return dN.index_select(1, ctx.row_index.mine), None, None
 
 
 def shard(urn: URN, group: Any = None) -> None:
     """Leaves this rank its rows of a whole `urn`, which must be the same on every rank; new Parameters, so make or
     tell the optimiser after it (`urn.compaction.follow`)."""
-    share = Share.dealt(urn.S, group)
-    rows = share.neurons.to(urn.W.device)
-    urn.support = None if urn.support is None else urn.support[rows]
-    urn.become(urn.layout, urn.W.data[rows], urn.b.data[rows], urn.fixed, share)
+    partition = RowPartition.sharded(urn.S, group)
+    rows = partition.neurons.to(urn.W.device)
+    urn.mask = None if urn.mask is None else urn.mask[rows]
+    urn.set_parameters(urn.layout, urn.W.data[rows], urn.b.data[rows], urn.frozen, partition)
 
 
 def unshard(urn: URN) -> None:
     """Makes `urn` whole again on every rank, with new Parameters. Collective; a whole one stays as it is."""
-    share = urn.share
-    if share.world == 1:
+    partition = urn.partition
+    if partition.world == 1:
         return
-    urn.support = None if urn.support is None else share.collect(urn.support)
-    urn.become(urn.layout, share.collect(urn.W.data), share.collect(urn.b.data), urn.fixed)
+    urn.mask = None if urn.mask is None else partition.collect(urn.mask)
+    urn.set_parameters(urn.layout, partition.collect(urn.W.data), partition.collect(urn.b.data), urn.frozen)

@@ -23,7 +23,7 @@ from nesa.config.loader import load
 from nesa.datasets.registry import DataDirs
 from nesa.datasets.registry import load as load_task
 from nesa.training.strategies.template import make_penalty
-from urn.compaction import LOOK, Watch, compact, look, narrow
+from urn.compaction import LOOK, ActivityTracker, compact, set_active_sets, update_full_pass
 from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
@@ -31,7 +31,7 @@ from urn.optim import Proximal
 PORT, WINDOW, BATCH, LR = "cifar10", 100, 256, 1e-3
 
 
-class Side:
+class RunGroup:
     """One network in training. sets: with active sets?"""
 
     def __init__(self, sets: bool, epochs: int, x: Tensor, y: Tensor):
@@ -41,10 +41,10 @@ class Side:
         layout = Layout.grid((32, 32, 3), 1, {PORT: 10})
         self.urn = URN(layout, 5, "residual_output", "linear")
         self.urn.W.data[layout.inputs] = 0
-        fixed = torch.zeros(layout.S, dtype=torch.bool).index_fill(0, layout.inputs, True)
-        self.urn.become(layout, self.urn.W.data, self.urn.b.data, fixed)
-        self.urn.recycle_gradient = True
-        self.urn.watch = Watch(self.urn)
+        frozen = torch.zeros(layout.S, dtype=torch.bool).index_fill(0, layout.inputs, True)
+        self.urn.set_parameters(layout, self.urn.W.data, self.urn.b.data, frozen)
+        self.urn.reuse_gradient_memory = True
+        self.urn.tracker = ActivityTracker(self.urn)
         self.optimizer = Proximal(self.urn, "adam", LR, penalty=self.penalty)
         self.sets, self.epochs, self.x, self.y, self.steps = sets, epochs, x, y, 0
 
@@ -54,7 +54,7 @@ class Side:
         total = self.epochs * (len(order) // BATCH)
         for pick in order.split(BATCH)[: len(order) // BATCH]:
             if self.sets:
-                look(urn, optimizer, self.steps)
+                update_full_pass(urn, optimizer, self.steps)
             optimizer.ramp = min(1.0, self.steps / (0.2 * total))
             optimizer.param_groups[0]["lr"] = LR * (1 + math.cos(math.pi * self.steps / total)) / 2
             optimizer.zero_grad()
@@ -69,16 +69,16 @@ class Side:
             losses.append(float(loss.detach()))
             self.steps += 1
             if self.steps % WINDOW == 0:
-                (narrow if self.sets else compact)(urn, optimizer)
-                urn.watch = Watch(urn)
+                (set_active_sets if self.sets else compact)(urn, optimizer)
+                urn.tracker = ActivityTracker(urn)
         return time.perf_counter() - began, sum(share) / len(share), sum(losses[-50:]) / len(losses[-50:])
 
     def computed(self) -> list[int]:
         """Hidden neurons that are computed at l = 1, 2, ..."""
         urn = self.urn
-        if urn.silent is None or urn.look:
+        if urn.inactive is None or urn.compute_all_now:
             return [len(urn.layout.hidden)] * (urn.iterations - 1)
-        return (~urn.silent[1:, urn.layout.hidden]).sum(1).tolist()
+        return (~urn.inactive[1:, urn.layout.hidden]).sum(1).tolist()
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
     x = torch.tensor(np.asarray(found.train_x[:45_000])).reshape(45_000, -1).float()
     y = torch.tensor(found.train_y[:45_000])
     x = (x - x.mean()) / x.std()
-    sides = [Side(sets, args.epochs, x, y) for sets in (False, True)]
+    sides = [RunGroup(sets, args.epochs, x, y) for sets in (False, True)]
     generator, total = torch.Generator().manual_seed(0), [0.0, 0.0]
     print(f"{torch.get_num_threads()} thread(s); one step of {LOOK} computes all")
     for epoch in range(args.epochs):

@@ -25,8 +25,8 @@ from nesa.experiment.run import run
 from nesa.experiment.session import Session
 from nesa.inference.saved_run import FILM, PROBE
 from nesa.progress import Progress
-from nesa.run_folder.writer import Record
-from nesa.training.strategies.step_checkpoint import Keeper
+from nesa.run_folder.writer import RunWriter
+from nesa.training.strategies.step_checkpoint import StepCheckpointPlugin
 
 VISION = Path(__file__).parents[2] / "curricula" / "vision.yaml"
 
@@ -54,9 +54,11 @@ def main() -> None:
     curriculum = replace(curriculum, tasks=curriculum.tasks[: args.tasks])
 
     spent = {"inside": 0.0, "end": 0.0}
-    write, keep, save = Record.checkpoint, Keeper._keep, Session._save
+    write, keep, save = RunWriter.checkpoint, StepCheckpointPlugin._keep, Session._save
 
-    def checkpoint(self: Record, task: str, state: Mapping[str, Any], name: str = "checkpoint.pt", *rest: str) -> Path:
+    def checkpoint(
+        self: RunWriter, task: str, state: Mapping[str, Any], name: str = "checkpoint.pt", *rest: str
+    ) -> Path:
         path = write(self, task, state, name, *rest)
         if name != PROBE:
             weights, every, size = numbers(state, ("W",)), numbers(state), path.stat().st_size
@@ -78,8 +80,8 @@ def main() -> None:
 
         return outer
 
-    Record.checkpoint = checkpoint  # type: ignore[method-assign]
-    Keeper._keep = timed(keep, "inside")  # type: ignore[method-assign]
+    RunWriter.checkpoint = checkpoint  # type: ignore[method-assign]
+    StepCheckpointPlugin._keep = timed(keep, "inside")  # type: ignore[method-assign]
     Session._save = timed(save, "end")  # type: ignore[method-assign]
     Session._draw = lambda *_: None  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as out, Progress(quiet=True) as progress:

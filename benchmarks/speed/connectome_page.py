@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from browser import chromium, drag
 
-from nesa.analysis.connectome import Wiring
+from nesa.analysis.connectome import Connectome
 from nesa.figures.connectome import COLOURS, Synapses
 from nesa.figures.connectome_page import scene
 
 
-def network(neurons: int, synapses: int, tasks: int = 3) -> Wiring:
+def network(neurons: int, synapses: int, tasks: int = 3) -> Connectome:
     """Neurons on five planes; synapses reach a few cells aside and up to one plane up or down, as trained ones do."""
     generator = np.random.default_rng(0)
     side = int((neurons / 5) ** 0.5)
@@ -40,10 +40,10 @@ def network(neurons: int, synapses: int, tasks: int = 3) -> Wiring:
         z = (levels[sender] + generator.choice([1, 1, 1, 0, -1], len(sender))).clip(1, 4)
         weight = np.sort(np.abs(generator.normal(0, 0.1, len(sender))))[::-1].astype(np.float32)
         layers.append(Synapses(sender, z * side * side + y * side + x, weight))
-    return Wiring([f"task {k}" for k in range(tasks)], positions, levels, owner, owner, True, layers)
+    return Connectome([f"task {k}" for k in range(tasks)], positions, levels, owner, owner, True, layers)
 
 
-def plotly(web: Wiring) -> str:
+def plotly(web: Connectome) -> str:
     """Four strengths a direction and task, each one trace of lines with gaps."""
     import plotly.graph_objects as go
 

@@ -15,9 +15,9 @@ import time
 import numpy as np
 import torch
 
-from nesa.analysis.connectome import Wiring
+from nesa.analysis.connectome import Connectome
 from nesa.figures import run
-from nesa.figures.animation import Film, snapshot
+from nesa.figures.animation import Animation, snapshot
 from nesa.figures.connectome import Synapses
 from nesa.figures.connectome_page import scene
 from nesa.figures.style import render
@@ -58,7 +58,7 @@ def drawings(S: int, synapses: int) -> None:
             f"{S:>6} neurons  {name:<17} {seconds:6.2f} s   " + ", ".join(f"{k} {len(v):,}" for k, v in files.items())
         )
     began = time.process_time()
-    web = Wiring(["a"], positions, levels, owner, owner, True, [Synapses.of(W)])
+    web = Connectome(["a"], positions, levels, owner, owner, True, [Synapses.of(W)])
     page = scene(web)
     print(f"{S:>6} neurons  {'page':<17} {time.process_time() - began:6.2f} s   html {len(page):,}")
 
@@ -80,7 +80,7 @@ def film(S: int, steps: int, batch: int) -> None:
     shot = (time.process_time() - began) / rounds
     share = shot / steps / step
     print(f"{S:>6} neurons  snapshot {1000 * shot:.0f} ms, step {1000 * step:.0f} ms: {share:.2%} of training")
-    whole = Film()
+    whole = Animation()
     for epoch in range(20):
         whole.add(net.W.data, index, f"epoch {epoch}", S)
     began = time.process_time()

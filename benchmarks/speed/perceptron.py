@@ -37,10 +37,10 @@ def main() -> None:
     y = torch.randint(D_OUT, (args.B,), generator=generator)
     layout = Layout.feedforward(widths, D_IN, {"task": D_OUT})
     urn = URN(layout, len(widths) + 1, output_activation="linear", generator=generator)
-    fixed = torch.zeros(urn.S, dtype=torch.bool)
-    fixed[layout.inputs] = True
-    urn.become(layout, urn.W.data, urn.b.data, fixed)
-    urn.recycle_gradient = True
+    frozen = torch.zeros(urn.S, dtype=torch.bool)
+    frozen[layout.inputs] = True
+    urn.set_parameters(layout, urn.W.data, urn.b.data, frozen)
+    urn.reuse_gradient_memory = True
     linear = [nn.Linear(a, b) for a, b in pairwise([D_IN, *widths, D_OUT])]
     mlp = nn.Sequential(*[module for layer in linear for module in (layer, nn.ReLU())][:-1])
     sides: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {

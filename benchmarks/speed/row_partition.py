@@ -35,16 +35,16 @@ def train(args: argparse.Namespace, device: torch.device, alone: bool) -> tuple[
     generator = torch.Generator().manual_seed(0)
     layout = Layout.flat(args.S, D_IN, {"task": D_OUT})
     urn = URN(layout, args.I, "residual_both", "linear", generator=generator)
-    W, fixed = urn.W.data, torch.arange(args.S) < args.claimed
-    W[fixed[:, None] & ~fixed] = 0
+    W, frozen = urn.W.data, torch.arange(args.S) < args.claimed
+    W[frozen[:, None] & ~frozen] = 0
     W[:D_IN] = 0
-    urn.become(layout, W, urn.b.data, fixed)
+    urn.set_parameters(layout, W, urn.b.data, frozen)
     del W
     if not alone:
         shard(urn)
     urn.to(device)
     optimizer = Proximal(urn, "adam", 1e-3, penalty=PENALTY)
-    urn.recycle_gradient = True
+    urn.reuse_gradient_memory = True
     costs = PENALTY.activity_costs(args.I, args.B)
     losses, seconds = [], []
     centres = torch.randn(D_OUT, D_IN, generator=generator)

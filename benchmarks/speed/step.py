@@ -84,7 +84,7 @@ def our_step(
     layout = Layout.flat(S, D_IN, {"task": D_OUT})
     urn = URN(layout, I, "plain", "relu", generator=torch.Generator().manual_seed(0)).to(device)
     optimizer = Proximal(urn, "adam", 7e-4, penalty=PENALTY)
-    urn.recycle_gradient, urn.multiply = True, multiply_in(precision, device)
+    urn.reuse_gradient_memory, urn.multiply = True, multiply_in(precision, device)
     if live < 1:
         keep_only(urn, torch.cat([torch.arange(int(live * (S - D_OUT))), layout.ports["task"]]), optimizer)
     costs, (x, y) = PENALTY.activity_costs(I, B), batch(B, device)

@@ -25,7 +25,7 @@ from torch import nn
 from nesa.config.curriculum import Curriculum, Input, Learner, Network, Penalties, Task, Training
 from nesa.datasets.registry import Arrays
 from nesa.training.accumulation import Accumulation
-from nesa.training.strategies.baselines import Rival
+from nesa.training.strategies.baselines import BaselineLearner
 from nesa.training.strategies.template import experiences, make_optimizer, make_penalty
 from nesa.training.task_data import Batches, TaskData, from_arrays
 from urn.layout import Layout
@@ -39,7 +39,7 @@ with warnings.catch_warnings():
 D_IN, CLASSES, I = 8, 4, 3
 
 
-class Watch(SupervisedPlugin):
+class ActivityTracker(SupervisedPlugin):
     """Notes the clock and the processor time at the end of each step."""
 
     def __init__(self):
@@ -65,7 +65,7 @@ def clouds(n: int) -> TaskData:
     return from_arrays("clouds", 0, arrays, seed=0)
 
 
-def learner(data: TaskData, S: int, B: int, watch: Watch) -> Rival:
+def learner(data: TaskData, S: int, B: int, tracker: ActivityTracker) -> BaselineLearner:
     shared = {"penalties": Penalties(), "training": Training(batch_size=B, epochs=1)}
     curriculum = Curriculum(
         name="loop",
@@ -79,12 +79,12 @@ def learner(data: TaskData, S: int, B: int, watch: Watch) -> Rival:
 
     def report(name: str, fields: dict[str, Any]) -> None:
         if name == "step":
-            watch.tick()
+            tracker.tick()
 
-    return Rival(curriculum, [data], Accumulation(layout), torch.device("cpu"), report)
+    return BaselineLearner(curriculum, [data], Accumulation(layout), torch.device("cpu"), report)
 
 
-def bare(made: Rival, data: TaskData, B: int, watch: Watch) -> None:
+def bare(made: BaselineLearner, data: TaskData, B: int, tracker: ActivityTracker) -> None:
     urn, criterion, penalty = made.model.urn, nn.CrossEntropyLoss(), make_penalty(made.curriculum.tasks[0].penalties)
     optimizer = make_optimizer(made.curriculum.tasks[0], urn)
     for x, y, _ in Batches(data, data.train, B, 0):
@@ -92,14 +92,14 @@ def bare(made: Rival, data: TaskData, B: int, watch: Watch) -> None:
         logits, activity = urn.forward_with_activity(x, data.name, penalty.activity_costs(I, len(x)))
         (criterion(logits, y) + activity).backward()
         optimizer.step()
-        watch.tick()
+        tracker.tick()
 
 
-def naive(made: Rival, data: TaskData, B: int, watch: Watch) -> None:
+def naive(made: BaselineLearner, data: TaskData, B: int, tracker: ActivityTracker) -> None:
     made.train(0)
 
 
-def stock(made: Rival, data: TaskData, B: int, watch: Watch) -> None:
+def stock(made: BaselineLearner, data: TaskData, B: int, tracker: ActivityTracker) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         strategy = Naive(
@@ -107,7 +107,7 @@ def stock(made: Rival, data: TaskData, B: int, watch: Watch) -> None:
             optimizer=make_optimizer(made.curriculum.tasks[0], made.model.urn),
             criterion=nn.CrossEntropyLoss(),
             train_mb_size=B,
-            plugins=[watch],
+            plugins=[tracker],
             evaluator=EvaluationPlugin(),
         )
     strategy.train(experiences([data])[0], eval_streams=[], drop_last=True)
@@ -128,9 +128,9 @@ def main() -> None:
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in LOOPS}
     for _ in range(args.rounds):
         for name, loop in LOOPS.items():
-            watch = Watch()
-            loop(learner(data, args.S, args.B, watch), data, args.B, watch)
-            seconds[name] += watch.seconds()
+            tracker = ActivityTracker()
+            loop(learner(data, args.S, args.B, tracker), data, args.B, tracker)
+            seconds[name] += tracker.seconds()
     threads, counted = torch.get_num_threads(), len(seconds["bare"])
     print(f"S = {args.S}, B = {args.B}, I = {I}, {threads} thread(s), medians of {counted} steps each")
     for at, kind in enumerate(("clock", "processor")):

@@ -19,8 +19,8 @@ import torch
 from avalanche_run import experiences, naive
 
 from nesa.errors import RunFailed
-from nesa.training.accumulation import Accumulation, Rule
-from nesa.training.strategies.models import AccumulatingURN
+from nesa.training.accumulation import Accumulation, Dynamics
+from nesa.training.strategies.models import GrowingURN
 from nesa.training.strategies.neural_pruning import NeuralPruning
 from urn.layout import Layout
 from urn.optim import Proximal
@@ -33,13 +33,13 @@ S, D_IN, I, N, B, EPOCHS = 60, 8, 3, 28, 14, 2
 GROWTH = 12  # neurons before each later task
 WILD = 1e37  # learning rate of the last task; Adam divides it by 0.1 at its first step, and 1e39 is no float32
 
-OPTIMIZERS: dict[str, Callable[[AccumulatingURN, float], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[GrowingURN, float], torch.optim.Optimizer]] = {
     "sgd": lambda model, lr: torch.optim.SGD(model.parameters(), 3 * lr),
     "momentum": lambda model, lr: torch.optim.SGD(model.parameters(), lr, momentum=0.9),
     "decay": lambda model, lr: torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=0.01),
     "adam": lambda model, lr: torch.optim.Adam(model.parameters(), lr, weight_decay=0.01),
     "adamw": lambda model, lr: torch.optim.AdamW(model.parameters(), lr, weight_decay=0.1),
-    "proximal": lambda model, lr: Proximal(model.worker, "adam", lr, weight_decay=0.01),
+    "proximal": lambda model, lr: Proximal(model.task_network, "adam", lr, weight_decay=0.01),
 }
 
 
@@ -53,7 +53,7 @@ def clouds(k: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def answers(model: AccumulatingURN, x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def answers(model: GrowingURN, x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Task k's logits through the model that is being trained, and through its stored network."""
     return model(x, k), model.accumulation.network(k)(x)
 
@@ -63,7 +63,7 @@ def combination(optimizer: str, update: str, compaction: bool, seed: int) -> lis
     torch.manual_seed(seed)  # Avalanche's loader shuffles with the global generator
     tasks, wrong = [clouds(k, seed) for k in range(len(CLASSES))], []
     layout = Layout.flat(S, D_IN, dict(zip(NAMES, CLASSES, strict=True)))
-    model = AccumulatingURN(Accumulation(layout), Rule(I, update, "linear"))
+    model = GrowingURN(Accumulation(layout), Dynamics(I, update, "linear"))
     plugin = NeuralPruning(
         Penalty(weight=0.05, activity=0.01),
         seed=seed,
@@ -99,8 +99,8 @@ def combination(optimizer: str, update: str, compaction: bool, seed: int) -> lis
         wild.train(last)
         wrong.append("the sixth task did not diverge")
     except RunFailed:
-        free = ~model.worker.fixed
-        if bool(torch.isfinite(model.worker.W.data[free]).all()):
+        free = ~model.task_network.frozen
+        if bool(torch.isfinite(model.task_network.W.data[free]).all()):
             wrong.append("no free neuron is at inf or NaN, so nothing is shown")
     compare("the divergence")
     if not torch.equal(model.accumulation.full()[0], stored):

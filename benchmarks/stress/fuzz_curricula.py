@@ -98,7 +98,7 @@ class Hang(BaseException):
     """The time for one mutant is over; no `except Exception` on the way may swallow it."""
 
 
-class Watch:
+class ActivityTracker:
     """An audit hook that notes what must not happen while it is armed."""
 
     def __init__(self):
@@ -238,7 +238,7 @@ def outcome(path: Path, overrides: list[str]) -> str:
     return "refused"
 
 
-def attempt(folder: Path, data: bytes, overrides: list[str], watch: Watch) -> tuple[str, str]:
+def attempt(folder: Path, data: bytes, overrides: list[str], watch: ActivityTracker) -> tuple[str, str]:
     """What became of one mutant, and why it is a failure ("" when it is none)."""
     path = folder / "self.yaml"
     path.write_bytes(data)
@@ -282,7 +282,7 @@ def main() -> int:
     signal.signal(signal.SIGPROF, hang)
     signal.signal(signal.SIGALRM, hang)
     texts = [path.read_text(encoding="utf-8") for path in sorted(CURRICULA.glob("*.yaml"))]
-    watch, results, slowest, began = Watch(), Counter[str](), 0.0, time.perf_counter()
+    watch, results, slowest, began = ActivityTracker(), Counter[str](), 0.0, time.perf_counter()
     failures = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

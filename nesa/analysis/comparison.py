@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from nesa.analysis.similarity import Likeness, Structure, likeness
+from nesa.analysis.similarity import Similarity, Structure, similarity
 from nesa.config.diff import unlike
 from nesa.errors import RunFolderError, UserError
 from nesa.run_folder import metrics, tables
@@ -88,7 +88,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Measurement:
     """One measure of one task on one side: its values run by run (None where a run has none), and the difference of
     the means to side A (None on side A itself, and where the two cannot be compared)."""
 
@@ -112,7 +112,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Side:
+class RunGroup:
     """label: A, B, ... name: for people. runs: of one curriculum, each with a seed of its own."""
 
     label: str
@@ -132,18 +132,18 @@ class Comparison:
     """sides: at least one. tasks: every task of any side, in order. clashes: for a task that cannot be compared, why.
     notes: what a reader must know. unlike: key of the curriculum -> what each side says."""
 
-    sides: tuple[Side, ...]
+    sides: tuple[RunGroup, ...]
     tasks: tuple[str, ...]
     clashes: Mapping[str, str]
     notes: tuple[str, ...]
     unlike: Mapping[str, list[str]]
 
     @cached_property
-    def cells(self) -> dict[tuple[str, str, str], Cell]:
+    def cells(self) -> dict[tuple[str, str, str], Measurement]:
         """(task, measure, side's label) -> Cell, for everything that was measured."""
         return {(cell.task, cell.measure, cell.side): cell for cell in self._cells()}
 
-    def _cells(self) -> Iterator[Cell]:
+    def _cells(self) -> Iterator[Measurement]:
         for task in (*self.tasks, WHOLE):
             known = {key: None for side in self.sides for run in side.runs for key in run.values(task)}
             for measure in known:
@@ -154,7 +154,7 @@ class Comparison:
                         continue
                     compared = side is not self.sides[0] and base and not self._clash(task)
                     difference = statistics.fmean(values) - statistics.fmean(base) if compared else None
-                    yield Cell(task, measure, side.label, by_run, difference)
+                    yield Measurement(task, measure, side.label, by_run, difference)
 
     def _clash(self, task: str) -> bool:
         """The whole run is comparable when all of its tasks are, and are the same."""
@@ -187,11 +187,11 @@ def compare(folders: Sequence[str | Path]) -> Comparison:
 def together(folders: Sequence[str | Path]) -> Comparison:
     """Runs of one curriculum as the single side of a comparison with nothing."""
     runs = tuple(Run(folder) for folder in folders)
-    side = Side("A", _name(runs), runs)
+    side = RunGroup("A", _name(runs), runs)
     return Comparison((side,), tuple(runs[0].tasks), {}, tuple(_notes((side,))), {})
 
 
-def grouped(runs: Sequence[Run]) -> tuple[Side, ...]:
+def grouped(runs: Sequence[Run]) -> tuple[RunGroup, ...]:
     """Runs of one curriculum and one data situation, each with another seed, are one side."""
     groups: list[tuple[str, list[Run]]] = []
     for run in runs:
@@ -206,7 +206,8 @@ def grouped(runs: Sequence[Run]) -> tuple[Side, ...]:
     if len(set(names)) < len(names):
         names = [", ".join(str(run.folder) for run in members) for _, members in groups]
     return tuple(
-        Side(label(at), name, tuple(members)) for at, (name, (_, members)) in enumerate(zip(names, groups, strict=True))
+        RunGroup(label(at), name, tuple(members))
+        for at, (name, (_, members)) in enumerate(zip(names, groups, strict=True))
     )
 
 
@@ -235,7 +236,7 @@ def _tree(curriculum: Mapping[str, Any]) -> dict[str, Any]:
     return {**curriculum, "order": " ".join(tasks), "tasks": tasks}
 
 
-def _clash_of(task: str, sides: Sequence[Side]) -> str:
+def _clash_of(task: str, sides: Sequence[RunGroup]) -> str:
     """Why the sides' figures on a task are not of the same data; '' when they may be."""
     present = [side for side in sides if task in side.first.tasks]
     sources = {side.label: _source(side.first, task) for side in present}
@@ -264,7 +265,7 @@ def _source(run: Run, task: str) -> str:
     return f"{'the fallback ' if stand_in else ''}{source}{shown}"
 
 
-def _notes(sides: Sequence[Side]) -> Iterator[str]:
+def _notes(sides: Sequence[RunGroup]) -> Iterator[str]:
     for side in sides:
         for run in side.runs:
             if run.start.get("fallbacks"):
@@ -295,11 +296,11 @@ def _each(values: Mapping[str, str], gap: str = ", ") -> str:
     return gap.join(f"{label} {value}" for label, value in values.items())
 
 
-def _legend(sides: Sequence[Side]) -> str:
+def _legend(sides: Sequence[RunGroup]) -> str:
     return ", ".join(f"{side.label} = {side.name}" for side in sides)
 
 
-def likenesses(comparison: Comparison, most: int = 12) -> list[tuple[str, str, Likeness]]:
+def similarities(comparison: Comparison, most: int = 12) -> list[tuple[str, str, Similarity]]:
     """(task, "A - B", likeness) of the first run's structure and each other run's, for every task that all runs have
     claimed and that can be compared; for the last of them alone when more than ``most`` structures would be read."""
     runs = [(side, run) for side in comparison.sides for run in side.runs]
@@ -314,7 +315,7 @@ def likenesses(comparison: Comparison, most: int = 12) -> list[tuple[str, str, L
         structures = [Structure.of(load_structure(run.folder, task)) for _, run in runs]
         names = [side.label + (f" seed {run.seed}" if len(side.runs) > 1 else "") for side, run in runs]
         found += [
-            (task, f"{names[0]} - {name}", likeness(structures[0], structure))
+            (task, f"{names[0]} - {name}", similarity(structures[0], structure))
             for name, structure in zip(names[1:], structures[1:], strict=True)
         ]
     return found

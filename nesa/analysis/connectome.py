@@ -17,7 +17,7 @@ from nesa.figures.connectome import Synapses
 INPUT, PORT = -2, -3  # as nesa.training.accumulation has them, which needs torch
 
 
-class Wiring(NamedTuple):
+class Connectome(NamedTuple):
     """The n neurons that K claimed tasks use, and their synapses.
 
     owner: (n,), -2 input, -3 a port, k >= 0 the k-th task. task: (n,) the same with ports given to their task.
@@ -39,7 +39,7 @@ class Wiring(NamedTuple):
         return self.positions[:, 2] if self.grid else self.levels
 
 
-def wiring(structures: Mapping[str, Mapping[str, Any]]) -> Wiring:
+def assemble_connectome(structures: Mapping[str, Mapping[str, Any]]) -> Connectome:
     """``structures`` maps the claimed tasks, in the order of their claims, to what nesa.run_folder.layout.load_structure gives."""
     arrays = list(structures.values())
     neurons = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(part["members"] for part in arrays)]))
@@ -58,10 +58,10 @@ def wiring(structures: Mapping[str, Mapping[str, Any]]) -> Wiring:
         found = Synapses.of(part["W"][rows])
         layers.append(Synapses(at[found.sender], at[rows[found.receiver]], found.weight))
     grid = bool(n and np.ptp(positions, axis=0).any())
-    return Wiring(list(structures), positions, levels, owner, task, grid, layers[::-1])
+    return Connectome(list(structures), positions, levels, owner, task, grid, layers[::-1])
 
 
-def flow(web: Wiring) -> NDArray[np.float64]:
+def flow(web: Connectome) -> NDArray[np.float64]:
     """(K, K + 1): the sum of |W| that each task's own neurons and port read from the input (column 0) and from the
     neurons of each task (column 1 + k). What input neurons read counts for nobody."""
     K = len(web.names)
@@ -73,7 +73,7 @@ def flow(web: Wiring) -> NDArray[np.float64]:
     return matrix
 
 
-def fields(web: Wiring, k: int) -> NDArray[np.float32]:
+def fields(web: Connectome, k: int) -> NDArray[np.float32]:
     """(n_k, D_in): what each neuron of task k reads of the input, in the order of the input's components."""
     rows = np.full(len(web.owner), -1)
     mine, inputs = np.flatnonzero(web.owner == k), np.flatnonzero(web.owner == INPUT)
@@ -85,4 +85,4 @@ def fields(web: Wiring, k: int) -> NDArray[np.float32]:
     return W
 
 
-__all__ = ["Wiring", "fields", "flow", "wiring"]
+__all__ = ["Connectome", "assemble_connectome", "fields", "flow"]

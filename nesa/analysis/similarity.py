@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Likeness:
+class Similarity:
     """Each from 0 to 1 (fields from -1); None where there is nothing to compare. matched: pairs of neurons."""
 
     widths: float | None
@@ -54,7 +54,7 @@ class Structure:
         return cls(levels, _fields(W_in, W, int(levels.max(initial=1))), W_in != 0, W != 0)
 
 
-def likeness(a: Structure, b: Structure) -> Likeness:
+def similarity(a: Structure, b: Structure) -> Similarity:
     """Of two structures on inputs of one size; it is the same both ways round, up to ties between matchings. Raises
     ValueError when the inputs differ in size."""
     if a.inputs.shape[1] != b.inputs.shape[1]:
@@ -62,14 +62,16 @@ def likeness(a: Structure, b: Structure) -> Likeness:
     alike = overlap(_widths(a.levels), _widths(b.levels))
     n = min(len(a.levels), len(b.levels))
     if n == 0:
-        return Likeness(alike, None, None, None, 0)
+        return Similarity(alike, None, None, None, 0)
     from scipy.optimize import linear_sum_assignment
 
     cosines = a.fields @ b.fields.T
     left, right = linear_sum_assignment(cosines, maximize=True)
     rng = np.random.default_rng(0)
     some, others = (rng.permutation(len(x.levels))[:n] for x in (a, b))
-    return Likeness(alike, float(cosines[left, right].mean()), shared(a, b, left, right), shared(a, b, some, others), n)
+    return Similarity(
+        alike, float(cosines[left, right].mean()), shared(a, b, left, right), shared(a, b, some, others), n
+    )
 
 
 def overlap(a: Array | Sequence[float], b: Array | Sequence[float]) -> float | None:

@@ -232,13 +232,13 @@ def _prove(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from nesa.analysis.comparison import compare, likenesses
+    from nesa.analysis.comparison import compare, similarities
     from nesa.reports import comparison_report
 
     if len(args.runs) < 2:
         raise UserError("compare takes two runs or more; the figures of one are in its tables and its report")
     comparison = compare(args.runs)
-    pairs = likenesses(comparison)
+    pairs = similarities(comparison)
     print(comparison_report.text(comparison, pairs), end="")
     if args.html:
         _write(args.html, comparison_report.page(comparison, pairs))

@@ -35,7 +35,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Curriculum:
 
     Raises CurriculumError with all problems, and UserError when the file cannot be opened at all.
     """
-    return _entered(path, overrides, _Door.curriculum)
+    return _entered(path, overrides, CurriculumReader.curriculum)
 
 
 def extended(path: str | Path, run: Curriculum, overrides: Sequence[str] = ()) -> Curriculum:
@@ -45,10 +45,12 @@ def extended(path: str | Path, run: Curriculum, overrides: Sequence[str] = ()) -
     lie over the run's. ``name`` and ``description`` are the file's own. Every other key is the run's: it is left out,
     or says the same (``learner.grow`` may become true). Raises as ``load`` does.
     """
-    return _entered(path, overrides, lambda door: door.longer(run))
+    return _entered(path, overrides, lambda reader: reader.longer(run))
 
 
-def _entered(path: str | Path, overrides: Sequence[str], enter: Callable[[_Door], Curriculum | None]) -> Curriculum:
+def _entered(
+    path: str | Path, overrides: Sequence[str], enter: Callable[[CurriculumReader], Curriculum | None]
+) -> Curriculum:
     problems: list[Problem] = []
     root = read_with_extends(Path(path), problems)
     curriculum = None
@@ -56,7 +58,7 @@ def _entered(path: str | Path, overrides: Sequence[str], enter: Callable[[_Door]
         for number, text in enumerate(overrides, 1):
             apply_override(root, text, number, problems)
         resolve_references(root, problems)
-        curriculum = enter(_Door(root, problems))
+        curriculum = enter(CurriculumReader(root, problems))
     if problems or curriculum is None:
         raise CurriculumError(_ordered(problems))
     return curriculum
@@ -98,12 +100,12 @@ def _elsewhere(key: str) -> str:
     return ""
 
 
-class _Door:
+class CurriculumReader:
     """Turns a tree into config objects; says every problem at the place of the value that it concerns."""
 
     def __init__(self, root: Node, problems: list[Problem]):
         self.root, self.problems = root, problems
-        self.bad: set[str] = set()  # keys whose value, or part of it, is not the user's: no rule speaks about them
+        self.invalid: set[str] = set()  # keys whose value, or part of it, is not the user's: no rule speaks about them
 
     # Places -----------------------------------------------------------------------------------------------------
 
@@ -122,16 +124,16 @@ class _Door:
             path = path[:-1]
         return node.place
 
-    def say(self, path: KeyPath, message: str, place: Place | None = None) -> None:
+    def add_problem(self, path: KeyPath, message: str, place: Place | None = None) -> None:
         self._spoil(path)
         self.problems.append((place or self.place(path)).problem(join(path), message))
 
-    def fine(self, *keys: str) -> bool:
+    def is_valid(self, *keys: str) -> bool:
         """No problem has been said about these keys or anything inside them."""
-        return not any(key in self.bad for key in keys)
+        return not any(key in self.invalid for key in keys)
 
     def _spoil(self, path: KeyPath) -> None:
-        self.bad.update(join(path[:end]) for end in range(1, len(path) + 1))
+        self.invalid.update(join(path[:end]) for end in range(1, len(path) + 1))
 
     # Values -----------------------------------------------------------------------------------------------------
 
@@ -141,16 +143,16 @@ class _Door:
         node = self.at(path)
         given: Any = {} if node is None or node.value is None else node.value
         if not isinstance(given, dict):
-            self.say(path, f"must be a mapping of keys, not {show(node)}")
+            self.add_problem(path, f"must be a mapping of keys, not {show(node)}")
             return {}
         known = [f.name for f in fields(cls)]
         for key, child in given.items():
             if key not in known:
                 near = suggestion(key, known) or _elsewhere(key)
-                self.say((*path, key), f"unknown key{near}", child.key_place)
+                self.add_problem((*path, key), f"unknown key{near}", child.key_place)
         for f in fields(cls):
             if whole and f.default is MISSING and f.default_factory is MISSING and f.name not in given:
-                self.say((*path, f.name), f"is missing: {f.metadata['help']}", self.place(path))
+                self.add_problem((*path, f.name), f"is missing: {f.metadata['help']}", self.place(path))
         return {key: child for key, child in given.items() if key in known}
 
     def section(
@@ -172,7 +174,7 @@ class _Door:
             try:
                 values[key] = typed(cls, key, child)
             except ValueError as error:
-                self.say((*path, key), str(error))
+                self.add_problem((*path, key), str(error))
         if base is not None:
             return replace(base, **values, **more)  # type: ignore[type-var]
         try:
@@ -225,7 +227,7 @@ class _Door:
         run = replace(run, learner=replace(run.learner, grow=run.learner.grow or learner.grow))
         self.same(given, run, ())
         if self.at(("tasks",)) is None:
-            self.say(("tasks",), "is missing: the tasks to add to the run")
+            self.add_problem(("tasks",), "is missing: the tasks to add to the run")
         base = Task("task", "", penalties=penalties, training=training, iterations=run.network.iterations)
         tasks = tuple(self.tasks(base))
         validation.check(self, validation.beside(replace(run, penalties=penalties, training=training), tasks))
@@ -240,9 +242,9 @@ class _Door:
                 continue
             if is_dataclass(have):
                 self.same(mine, have, here)
-            elif self.fine(join(here)):
+            elif self.is_valid(join(here)):
                 was = "not set" if have is None else show(have)
-                self.say(here, f"is {was} in the run, which cannot be changed afterwards: leave it out")
+                self.add_problem(here, f"is {was} in the run, which cannot be changed afterwards: leave it out")
 
     def tasks(self, base: Task) -> list[Task]:
         """All tasks, each over ``base``, which carries the curriculum's penalties, training and iterations."""
@@ -250,10 +252,14 @@ class _Door:
         if node is None:
             return []
         if not isinstance(node.value, list) or not node.value:
-            self.say(("tasks",), f"must be a list of at least one task, not {show(node) if node.value else 'empty'}")
+            self.add_problem(
+                ("tasks",), f"must be a list of at least one task, not {show(node) if node.value else 'empty'}"
+            )
             return []
         if len(node.value) > validation.MAX_TASKS:
-            self.say(("tasks",), f"has {len(node.value):,} tasks; at most {validation.MAX_TASKS:,} are possible")
+            self.add_problem(
+                ("tasks",), f"has {len(node.value):,} tasks; at most {validation.MAX_TASKS:,} are possible"
+            )
             return []
         made = []
         for i in range(len(node.value)):

@@ -25,13 +25,13 @@ from nesa.datasets.registry import DataDirs
 from nesa.errors import RunFolderError, UserError
 from nesa.experiment.session import Session, fallbacks
 from nesa.inference.saved_run import checkpointed, machine, read_accumulation
-from nesa.interrupts import Stop
+from nesa.interrupts import DelayedInterrupt
 from nesa.progress import Progress
 from nesa.run_folder import resume_state
 from nesa.run_folder.environment import environment
 from nesa.run_folder.events import finished
 from nesa.run_folder.layout import CURRICULUM, new_folder
-from nesa.run_folder.writer import Record
+from nesa.run_folder.writer import RunWriter
 from nesa.training.task_data import TaskData, load_task
 
 TRAINING_COPIES = 4  # of W's size in memory while a task is trained
@@ -59,7 +59,7 @@ def run(
     out = Path("runs") if out is None else Path(out)
     folder = out / name if name else new_folder(out, run_name(curriculum, tasks))
     facts = environment(curriculum.seed, device, command)
-    with _stoppable(folder, progress) as stop, Record.create(folder, dump(curriculum), facts) as record:
+    with _stoppable(folder, progress) as stop, RunWriter.create(folder, dump(curriculum), facts) as record:
         session = Session(curriculum, tasks, record, place, progress, machine(facts), stop, film=film)
         session.begin(notes)
         session.go(0)
@@ -81,7 +81,7 @@ def resume(
     folder = Path(folder)
     place = check_device(device)
     progress = progress or Progress(quiet=True)
-    with _stoppable(folder, progress) as stop, Record.open(folder) as record:
+    with _stoppable(folder, progress) as stop, RunWriter.open(folder) as record:
         if (text := resume_state.half_extended(folder, record.events)) is not None:
             record.put_curriculum(text)
         curriculum = load(folder / CURRICULUM)
@@ -121,7 +121,7 @@ def extend(
     folder = Path(folder)
     place = check_device(device)
     progress = progress or Progress(quiet=True)
-    with Record.open(folder) as record:
+    with RunWriter.open(folder) as record:
         events = record.events
         if finished(events) is None:
             raise RunFolderError(f"{folder}: this run is not finished; go on with `nesa resume {folder}` first")
@@ -160,9 +160,9 @@ def _with_ports(curriculum: Curriculum, outputs: int) -> Curriculum:
 
 
 @contextlib.contextmanager
-def _stoppable(folder: Path, progress: Progress) -> Iterator[Stop]:
+def _stoppable(folder: Path, progress: Progress) -> Iterator[DelayedInterrupt]:
     """Inside, Ctrl-C and SIGTERM finish and save the step in hand; whenever they end the run, it says how to go on."""
-    with Stop() as stop:
+    with DelayedInterrupt() as stop:
         try:
             yield stop
         except KeyboardInterrupt:

@@ -16,21 +16,21 @@ from nesa import distributed
 from nesa.config.curriculum import Curriculum
 from nesa.config.loader import dump
 from nesa.errors import RunFailed, UserError
-from nesa.figures.animation import Film
+from nesa.figures.animation import Animation
 from nesa.inference.saved_run import EARLIER, FILM, FORMAT, PROBE, TRAINING, checkpointed
-from nesa.interrupts import Stop
+from nesa.interrupts import DelayedInterrupt
 from nesa.progress import Progress
 from nesa.run_folder import metrics, resume_state, tables
 from nesa.run_folder.digest import data_digest, digest, event_digest
 from nesa.run_folder.events import began
-from nesa.run_folder.writer import Record
+from nesa.run_folder.writer import RunWriter
 from nesa.seeds import derive
 from nesa.training import evaluation
 from nesa.training.accumulation import Accumulation
-from nesa.training.strategies.models import AccumulatingURN
+from nesa.training.strategies.models import GrowingURN
 from nesa.training.strategies.template import Pruning, make_learner
 from nesa.training.task_data import TaskData
-from urn.layout import Layout, Metric
+from urn.layout import Distance, Layout
 from urn.network import URN
 
 PROBES = 256  # test samples that are kept with each task and its logits for them, to prove that they never change
@@ -69,11 +69,11 @@ class Session:
         self,
         curriculum: Curriculum,
         tasks: list[TaskData],
-        record: Record,
+        record: RunWriter,
         device: torch.device,
         progress: Progress,
         machine: dict[str, Any],
-        stop: Stop | None = None,
+        stop: DelayedInterrupt | None = None,
         *,
         film: bool = True,
     ):
@@ -82,11 +82,11 @@ class Session:
         self.machine, self.stop = machine, stop
         self.digests = [data_digest(task) for task in tasks]
         self.tasks = [task.to(device) for task in tasks]
-        self.metric = Metric(curriculum.penalties.beta, 1.0)
+        self.metric = Distance(curriculum.penalties.beta, 1.0)
         self._digests: dict[str, str] = {}  # of the files that the task in hand has written
         self.probes: dict[str, torch.Tensor] = {}  # each task's logits on its probe batch, right after its claim
         film = film and distributed.world() == 1
-        self.film = Film() if film and curriculum.learner.name == "neural_pruning" else None
+        self.film = Animation() if film and curriculum.learner.name == "neural_pruning" else None
         self.started = time.perf_counter()  # a resumed run counts the seconds of its finished tasks
         self.accumulation = make_accumulation(curriculum, tasks)
         self.learner = make_learner(curriculum, self.tasks, self.accumulation, device, self._report)
@@ -153,7 +153,7 @@ class Session:
         self.learner.load_state_dict(state["learner"])
         for task in self.tasks[: state["next"]]:
             self.record.forget(task.name, TRAINING, EARLIER, FILM)  # the run may have been killed before it did this
-        if isinstance(self.learner.model, AccumulatingURN):
+        if isinstance(self.learner.model, GrowingURN):
             self.accumulation = self.learner.model.accumulation
             ports = self.accumulation.layout.ports  # of the tasks that were known when the checkpoint was written
             self.accumulation.add_ports({task.name: task.classes for task in self.tasks if task.name not in ports})
@@ -167,7 +167,7 @@ class Session:
         data, config = self.tasks[k], self.curriculum.tasks[k]
         self._make_room(data.name, tell=state is None)
         if self.film is not None:
-            self.film = Film(**state["film"]) if state is not None and state["film"] else Film()
+            self.film = Animation(**state["film"]) if state is not None and state["film"] else Animation()
         began = time.perf_counter() - (state["task_seconds"] if state is not None else 0.0)
         if state is None:
             self.record.event(
@@ -216,7 +216,9 @@ class Session:
             if self.film is not None:
                 assert isinstance(self.learner, Pruning)
                 model = self.learner.model
-                self.film.add(model.worker.W.data, model.index, f"epoch {fields['epoch'] + 1}", fields["live_neurons"])
+                self.film.add(
+                    model.task_network.W.data, model.index, f"epoch {fields['epoch'] + 1}", fields["live_neurons"]
+                )
         elif name == "settled":
             self._settled = fields
         elif name == "warning":

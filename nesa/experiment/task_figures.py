@@ -8,15 +8,15 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from nesa.analysis.connectome import wiring
+from nesa.analysis.connectome import assemble_connectome
 from nesa.config.curriculum import Curriculum
 from nesa.errors import RunFolderError
 from nesa.figures import run
-from nesa.figures.animation import Film, snapshot
+from nesa.figures.animation import Animation, snapshot
 from nesa.figures.connectome_page import scene
 from nesa.run_folder import tables
 from nesa.run_folder.layout import load_structure
-from nesa.run_folder.writer import Record
+from nesa.run_folder.writer import RunWriter
 from nesa.training.accumulation import PORT, Accumulation
 from nesa.training.task_data import TaskData
 from urn.network import URN
@@ -25,14 +25,14 @@ WIDEST = 0.6  # where histograms of weights end, for all runs; what lies outside
 
 
 def draw(
-    record: Record,
+    record: RunWriter,
     curriculum: Curriculum,
     accumulation: Accumulation,
     data: TaskData,
     network: URN,
     levels: Tensor,
     strength: Tensor,
-    film: Film | None,
+    film: Animation | None,
 ) -> None:
     """network: the task's own, of n neurons. levels, strength: (n,), as `nesa.training.evaluation` found them."""
     show, name = record.figure, data.name
@@ -62,7 +62,7 @@ def draw(
         record.animation("evolution", film.gif(name, last, layout.positions, layout.inputs, at), name)
 
 
-def _histogram(record: Record, name: str, W: Tensor) -> None:
+def _histogram(record: RunWriter, name: str, W: Tensor) -> None:
     """The weights that task `name` has added, in its rows W (n_k, n)."""
     weights = W[W != 0].cpu().clamp(-WIDEST, WIDEST)
     counts, edges = np.histogram(weights, np.linspace(-WIDEST, WIDEST, 61))
@@ -70,10 +70,12 @@ def _histogram(record: Record, name: str, W: Tensor) -> None:
     record.event("histogram", name="new_weights", task=name, step=step, edges=edges, counts=counts)
 
 
-def _connectome(record: Record, name: str, accumulation: Accumulation) -> None:
+def _connectome(record: RunWriter, name: str, accumulation: Accumulation) -> None:
     """The page of all tasks so far, unless somebody has taken away what it is drawn from."""
     try:
-        web = wiring({claim.name: load_structure(record.folder, claim.name) for claim in accumulation.claims})
+        web = assemble_connectome(
+            {claim.name: load_structure(record.folder, claim.name) for claim in accumulation.claims}
+        )
     except RunFolderError:
         return
     record.page("connectome", scene(web, title=f"connectome after {name}"), name)

@@ -62,7 +62,7 @@ def snapshot(W: Any, index: Any, label: str, neurons: int, count: int = KEPT) ->
     return Snapshot(label, senders, receivers, weight[best].to(torch.float16).cpu(), live, neurons)
 
 
-class Film:
+class Animation:
     """Snapshots of one task, at most FRAMES of them and evenly spaced."""
 
     def __init__(self, state: Mapping[str, Any] | None = None, seen: int | None = None):
@@ -199,4 +199,4 @@ def _rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-__all__ = ["Film", "Snapshot", "snapshot"]
+__all__ = ["Animation", "Snapshot", "snapshot"]

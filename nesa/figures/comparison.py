@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nesa.analysis.comparison import Comparison, Side
+from nesa.analysis.comparison import Comparison, RunGroup
 from nesa.figures.style import short, task_colour, tidy
 
 DASHES = ("-", "--", ":", "-.")  # lines that lie on one another are still seen
@@ -97,7 +97,7 @@ def _page(across: int, down: int, height: float) -> Figure:
     return figure
 
 
-def _epochs(side: Side, task: str, measure: str) -> list[list[float]]:
+def _epochs(side: RunGroup, task: str, measure: str) -> list[list[float]]:
     """The measure at the end of each epoch, run by run; runs without it are left out."""
     runs = [[e.get(measure) for e in run.events if e["event"] == "epoch" and e["task"] == task] for run in side.runs]
     return [[np.nan if v is None else v for v in run] for run in runs if any(v is not None for v in run)]

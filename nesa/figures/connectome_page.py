@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nesa.analysis.connectome import INPUT as INPUT_OWNER
-from nesa.analysis.connectome import PORT, Wiring
+from nesa.analysis.connectome import PORT, Connectome
 from nesa.figures.connectome import COLOURS, DIRECTIONS, places, shares
 from nesa.figures.style import INK, INPUT, task_colour
 
@@ -26,7 +26,7 @@ COUNT = 100_000  # synapses in a page; the strongest
 FINEST = 65_535
 
 
-def scene(web: Wiring, count: int = COUNT, title: str = "connectome") -> str:
+def scene(web: Connectome, count: int = COUNT, title: str = "connectome") -> str:
     """The page. Of more than ``count`` synapses the strongest are in it, and it says how many are left out."""
     points, box = _boxed(places(web.positions, None if web.grid else web.levels))
     height = web.height
@@ -59,7 +59,7 @@ def scene(web: Wiring, count: int = COUNT, title: str = "connectome") -> str:
         "planes": [float(plane) / FINEST for plane in planes],
     }
     spots = np.concatenate([points[order], np.zeros((len(order), 1), dtype=points.dtype)], axis=1).astype("<u2")
-    here = resources.files("nesa")
+    here = resources.files("nesa.figures")
     total = sum(mass for _, mass in ways.values()) or 1.0
     return Template((here / "connectome_page.html").read_text("utf-8")).substitute(
         title=html.escape(title),
@@ -95,7 +95,7 @@ def _boxed(positions: NDArray[np.float64]) -> tuple[NDArray[np.uint16], list[flo
     return np.rint(FINEST * spots).astype("<u2"), [float(spread[0] / wide), float(spread[1] / wide), 0.9]
 
 
-def _neurons(web: Wiring) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
+def _neurons(web: Connectome) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
     """Neurons in the order of what they are drawn as, and where each of those groups begins."""
     size = float(np.clip(250 / max(1, len(web.owner)) ** 0.5, 2, 8))
     kinds = [(web.owner == INPUT_OWNER, "", INPUT, 0.7 * size)]
@@ -112,7 +112,7 @@ def _neurons(web: Wiring) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
     return np.concatenate(order), groups
 
 
-def _planes(web: Wiring, planes: NDArray[np.uint16]) -> list[str]:
+def _planes(web: Connectome, planes: NDArray[np.uint16]) -> list[str]:
     """What is written beside each height."""
     if not web.grid:
         return [f"level {level}" if level else "input" for level in np.unique(np.maximum(web.levels, 0))]
@@ -121,7 +121,7 @@ def _planes(web: Wiring, planes: NDArray[np.uint16]) -> list[str]:
     return [f"plane {z:.0f}{' (input)' if z in inputs else ''}" for z in names][: len(planes)]
 
 
-def _task(web: Wiring, k: int) -> str:
+def _task(web: Connectome, k: int) -> str:
     neurons, synapses = int((web.owner == k).sum()), len(web.layers[k].weight)
     return (
         f'<label><input type="checkbox" data-task="{k}" checked> <i style="background: {task_colour(k)}"></i> '

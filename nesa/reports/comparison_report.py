@@ -16,11 +16,11 @@ import json
 from collections.abc import Callable, Sequence
 from html import escape
 
-from nesa.analysis.comparison import WHOLE, Cell, Comparison
-from nesa.analysis.similarity import Likeness
+from nesa.analysis.comparison import WHOLE, Comparison, Measurement
+from nesa.analysis.similarity import Similarity
 from nesa.reports import text_table
 
-Pairs = Sequence[tuple[str, str, Likeness]]
+Pairs = Sequence[tuple[str, str, Similarity]]
 Table = tuple[list[str], list[list[str]]]
 Writer = Callable[[Sequence[str], text_table.Rows], str]
 
@@ -158,7 +158,7 @@ def everything(comparison: Comparison) -> Table:
     return ["", *labels, *(f"{label} - {labels[0]}" for label in labels[1:])], rows
 
 
-def value(cell: Cell | None, kind: str) -> str:
+def value(cell: Measurement | None, kind: str) -> str:
     """The mean, with its spread where there are several runs; '' for nothing."""
     if cell is None:
         return ""
@@ -166,7 +166,7 @@ def value(cell: Cell | None, kind: str) -> str:
     return _number(cell.mean, kind, len(cell.values) > 1) + spread
 
 
-def difference(cell: Cell | None, kind: str) -> str:
+def difference(cell: Measurement | None, kind: str) -> str:
     if cell is None or cell.difference is None:
         return ""
     shown = _number(abs(cell.difference), kind, len(cell.values) > 1)
@@ -221,7 +221,7 @@ def _unchanged(comparison: Comparison, task: str) -> bool:
     return all(a is None or b is None or a.by_run == b.by_run for a, b in pairs)
 
 
-def _likeness(found: Likeness) -> list[str]:
+def _likeness(found: Similarity) -> list[str]:
     shares = (found.widths, found.fields, found.support, found.chance)
     return [*("" if share is None else f"{share:.2f}" for share in shares), f"{found.matched:,}"]
 

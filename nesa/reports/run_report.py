@@ -29,7 +29,7 @@ from nesa.run_folder.lock import is_held
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from nesa.analysis.connectome import Wiring
+    from nesa.analysis.connectome import Connectome
 
 MOST = 14_000_000  # bytes of report.html
 SHORT = (
@@ -195,8 +195,8 @@ class _Run:
             return f"This run is still going: {seed}{done} so far. What follows will change."
         return f"This run has stopped before its end: {seed}{done}. `nesa resume` goes on with it."
 
-    def _wiring(self) -> tuple[dict[str, Any], Wiring | None]:
-        from nesa.analysis.connectome import wiring
+    def _wiring(self) -> tuple[dict[str, Any], Connectome | None]:
+        from nesa.analysis.connectome import assemble_connectome
 
         found: dict[str, Any] = {}
         for name in self.claimed:
@@ -204,7 +204,7 @@ class _Run:
                 found[name] = load_structure(self.folder, name)
             except RunFolderError:  # the run is between two files, or somebody has removed one
                 break
-        return found, wiring(found) if found else None
+        return found, assemble_connectome(found) if found else None
 
     def _drawn(self, name: str, caption: str, figure: Figure) -> Picture:
         from nesa.figures.style import render

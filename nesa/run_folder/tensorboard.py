@@ -56,7 +56,7 @@ LAYOUT = {
 }
 
 
-class Board:
+class TensorBoardWriter:
     """Writes the event file of one run folder.
 
     ``folder`` is the run folder, ``curriculum`` the text of its curriculum.yaml.
@@ -71,7 +71,7 @@ class Board:
         self._writer = EventFileWriter(str(folder / FOLDER))
 
     @classmethod
-    def rebuilt(cls, folder: Path, curriculum: str, events: Sequence[Mapping[str, Any]]) -> Board:
+    def rebuilt(cls, folder: Path, curriculum: str, events: Sequence[Mapping[str, Any]]) -> TensorBoardWriter:
         """A new event file that holds what ``events`` say, in place of the ones that are there.
 
         Of the figures that share a file only the last is shown: the file holds no other. A run that was finished and

@@ -45,13 +45,13 @@ from nesa.run_folder.layout import (
     write_whole,
 )
 from nesa.run_folder.lock import RunLock, is_held
-from nesa.run_folder.tensorboard import Board
+from nesa.run_folder.tensorboard import TensorBoardWriter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Record:
+class RunWriter:
     """One run folder, held by this process alone from `create` or `open` to `close`; a context manager."""
 
     def __init__(self, folder: Path, lock: RunLock, events: list[dict[str, Any]]):
@@ -59,11 +59,11 @@ class Record:
         self.folder = folder
         self.events = events
         self._lock = lock
-        self._board: Board | None = None
+        self._board: TensorBoardWriter | None = None
         self._file = (folder / EVENTS).open("ab", buffering=0)
 
     @classmethod
-    def create(cls, folder: str | Path, curriculum: str, environment: Mapping[str, Any]) -> Record:
+    def create(cls, folder: str | Path, curriculum: str, environment: Mapping[str, Any]) -> RunWriter:
         """Make a new run folder: all of it, or nothing.
 
         ``curriculum`` is the text of the resolved curriculum, ``environment`` what environment.json shall hold. The
@@ -102,7 +102,7 @@ class Record:
         return cls(folder, lock, [])
 
     @classmethod
-    def open(cls, folder: str | Path) -> Record:
+    def open(cls, folder: str | Path) -> RunWriter:
         """Go on with a run: RunFolderError if it is none, is damaged, or belongs to another process.
 
         Leftovers of a crash are removed: temporary files and the half-written last event.
@@ -168,7 +168,7 @@ class Record:
         self._tables()
         if self._board is not None:
             self._board.close()
-        self._board = Board.rebuilt(self.folder, self._curriculum(), self.events)
+        self._board = TensorBoardWriter.rebuilt(self.folder, self._curriculum(), self.events)
 
     def extend(self, **values: Any) -> None:
         """The run goes on with more tasks: append the event `extended`, then put the ``curriculum`` in ``values`` in
@@ -267,18 +267,18 @@ class Record:
         self._file.close()
         self._lock.release()
 
-    def __enter__(self) -> Record:
+    def __enter__(self) -> RunWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self.close()
 
-    def _view(self) -> Board:
+    def _view(self) -> TensorBoardWriter:
         """The board; made when the first event asks for it, so that opening a run stays light."""
         if self._file.closed:
             raise RuntimeError(f"the record of {self.folder} is closed")
         if self._board is None:
-            self._board = Board.rebuilt(self.folder, self._curriculum(), self.events)
+            self._board = TensorBoardWriter.rebuilt(self.folder, self._curriculum(), self.events)
         return self._board
 
     def _curriculum(self) -> str:

@@ -29,7 +29,7 @@ FREE, INPUT, PORT = -1, -2, -3
 
 
 @dataclass(frozen=True)
-class Rule:
+class Dynamics:
     """How a network is iterated; every task keeps the one that it was trained with."""
 
     iterations: int
@@ -46,7 +46,7 @@ class Claim:
     """
 
     name: str
-    rule: Rule
+    rule: Dynamics
     members: Tensor
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -122,7 +122,7 @@ class Accumulation:
 
     # --- a task --------------------------------------------------------------------------------------------------
 
-    def worker(self, task: str, rule: Rule, generator: torch.Generator | None = None) -> tuple[URN, Tensor]:
+    def task_network(self, task: str, rule: Dynamics, generator: torch.Generator | None = None) -> tuple[URN, Tensor]:
         """A URN to train `task` on, and the global index (n,) of its neurons: fixed, then free, then the port.
 
         Free rows and the port's rows are drawn He-normal (they may read every fixed and every free neuron), biases
@@ -139,47 +139,47 @@ class Accumulation:
         if self.layout.layers is not None:  # layer by layer, so that blocks of W are views
             index = index[self.layout.layer[index].argsort(stable=True)]
         n, owner = len(index), self.owner[index]
-        fixed = (
+        frozen = (
             (owner == INPUT) | (owner >= 0)
             if self.claims or not self.inputs_receive
             else torch.zeros(n, dtype=torch.bool)
         )
-        known, drawn, senders = fixed.nonzero().flatten(), (~fixed).nonzero().flatten(), n - len(port)
+        known, drawn, senders = frozen.nonzero().flatten(), (~frozen).nonzero().flatten(), n - len(port)
         W, b = torch.zeros(n, n, dtype=self.W.dtype), torch.zeros(n, dtype=self.W.dtype)
         W[drawn, :senders] = torch.randn(len(drawn), senders, generator=generator, dtype=W.dtype)
         of = self.layout.senders()
         W *= self.gain * (2 / (self._neurons(port) if isinstance(of, int) else of[index])) ** 0.5
         if self.claims:
             W[known[:, None], known], b[known] = self._rows(index[known])
-        return self._urn(self.layout.take(index), rule, W, b, fixed), index
+        return self._urn(self.layout.take(index), rule, W, b, frozen), index
 
-    def claim(self, task: str, rule: Rule, worker: URN, index: Tensor, **extra: Any) -> Claim:
+    def claim(self, task: str, rule: Dynamics, task_network: URN, index: Tensor, **extra: Any) -> Claim:
         """Makes the worker's neurons the task's own: everything in the worker that is not fixed yet.
 
         worker: settled, that is, holding only neurons to keep. index: (n,) their global indices.
         Raises RunFailed when a fixed row of the worker no longer has the stored bits, when it reads a free neuron, or
         when a weight is not finite."""
-        W, b = worker.W.data.cpu(), worker.b.data.cpu()
-        fixed = worker.fixed
-        n = int(fixed.sum())  # before the first claim only input neurons that never receive are fixed, at zero
-        stored_W, stored_b = self._rows(index[fixed]) if self.claims else (W.new_zeros(n, n), b.new_zeros(n))
-        if not (torch.equal(W[fixed][:, fixed], stored_W) and torch.equal(b[fixed], stored_b)):
+        W, b = task_network.W.data.cpu(), task_network.b.data.cpu()
+        frozen = task_network.frozen
+        n = int(frozen.sum())  # before the first claim only input neurons that never receive are fixed, at zero
+        stored_W, stored_b = self._rows(index[frozen]) if self.claims else (W.new_zeros(n, n), b.new_zeros(n))
+        if not (torch.equal(W[frozen][:, frozen], stored_W) and torch.equal(b[frozen], stored_b)):
             raise RunFailed(
                 f"task {task!r}: training has moved the frozen weights of earlier tasks, so it is not claimed. "
                 "The optimiser step must be followed by URN.hold()."
             )
-        if bool(W[fixed][:, ~fixed].any()):
+        if bool(W[frozen][:, ~frozen].any()):
             raise RunFailed(f"task {task!r}: a claimed neuron reads a free one, so the task is not claimed")
         if not bool(torch.isfinite(W).all() and torch.isfinite(b).all()):
             raise RunFailed(f"task {task!r}: some of its weights are not finite, so it is not claimed")
         number = len(self.claims)
-        new = index[~fixed]
+        new = index[~frozen]
         merged = torch.cat([self.stored, self.layout.inputs, new]).unique()
         W_all, b_all = W.new_zeros(len(merged), len(merged)), b.new_zeros(len(merged))
         old = torch.searchsorted(merged, self.stored)
         W_all[old[:, None], old], b_all[old] = self.W, self.b  # input rows that never receive stay zero
         rows, columns = torch.searchsorted(merged, new), torch.searchsorted(merged, index)
-        W_all[rows[:, None], columns], b_all[rows] = W[~fixed], b[~fixed]
+        W_all[rows[:, None], columns], b_all[rows] = W[~frozen], b[~frozen]
         self.stored, self.W, self.b = merged, W_all, b_all
         hidden = new[self.owner[new] == FREE]
         self.owner[hidden] = number
@@ -239,7 +239,7 @@ class Accumulation:
         W = unpack(state["W"])
         self = Accumulation(layout, state["gain"], inputs_receive=state["inputs_receive"], dtype=W.dtype)
         self.owner, self.stored, self.W, self.b = state["owner"], state["stored"], W, state["b"]
-        self.claims = [Claim(c["name"], Rule(**c["rule"]), c["members"], c["extra"]) for c in state["claims"]]
+        self.claims = [Claim(c["name"], Dynamics(**c["rule"]), c["members"], c["extra"]) for c in state["claims"]]
         return self
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ class Accumulation:
         place = torch.searchsorted(self.stored, index)
         return self.W[place[:, None], place], self.b[place]
 
-    def _members(self, task: str, rule: Rule) -> Tensor:
+    def _members(self, task: str, rule: Dynamics) -> Tensor:
         port = torch.searchsorted(self.stored, self.layout.ports[task])
         linked = self.W != 0
         reached = torch.zeros(len(self.stored), dtype=torch.bool)
@@ -267,9 +267,9 @@ class Accumulation:
         senders = torch.cat([self.layout.inputs, keep[self.owner[keep] >= 0]]).unique()
         return torch.cat([senders, self.layout.ports[task]])
 
-    def _urn(self, layout: Layout, rule: Rule, W: Tensor, b: Tensor, fixed: Tensor) -> URN:
+    def _urn(self, layout: Layout, rule: Dynamics, W: Tensor, b: Tensor, frozen: Tensor) -> URN:
         tiny = Layout.flat(3, 1, {"": 1})  # no S x S draw for weights that are replaced at once
         urn = URN(tiny, rule.iterations, rule.update, rule.output_activation, dtype=W.dtype)
-        urn.support = layout.pattern()
-        urn.become(layout, W, b, fixed)
+        urn.mask = layout.pattern()
+        urn.set_parameters(layout, W, b, frozen)
         return urn

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nesa.training.accumulation import Accumulation
 from nesa.training.task_data import Samples, TaskData
-from urn.layout import Metric
+from urn.layout import Distance
 from urn.measures import structure
 from urn.measures.activity import Activity
 from urn.network import URN
@@ -42,12 +42,12 @@ def observe(network: URN, data: TaskData, samples: Samples) -> tuple[Activity, l
 
 def with_weights(network: URN, W: Tensor) -> URN:
     """A copy of a claimed task's network with other weights W (n, n)."""
-    copy = network.part(torch.arange(network.S))
-    copy.become(network.layout, W, network.b.data.clone(), torch.ones(network.S, dtype=torch.bool))
+    copy = network.subnetwork(torch.arange(network.S))
+    copy.set_parameters(network.layout, W, network.b.data.clone(), torch.ones(network.S, dtype=torch.bool))
     return copy
 
 
-def measure(accumulation: Accumulation, data: TaskData, margin: float, metric: Metric, seed: int) -> dict[str, Any]:
+def measure(accumulation: Accumulation, data: TaskData, margin: float, metric: Distance, seed: int) -> dict[str, Any]:
     """The measures of a task that has just been claimed, by the names of the accumulation table, plus `levels`:
     the level of each member, for the figures. Activity and readout depth are measured on validation data, the
     ablation on test data."""

@@ -23,7 +23,7 @@ DENSE = 0.5  # where at least this share of the synapses is left, the weight pen
 
 
 @dataclass(frozen=True)
-class Settled:
+class PruningResult:
     """score_before, score_after: validation scores (0..1). weight_threshold: |W| below it was cut. theta: neurons with
     a mean activation at or below it were dropped. kept: (m,) local indices, in the worker before settling."""
 
@@ -61,12 +61,12 @@ def mean_activity(urn: URN, x: Tensor, port: str | None = None, batch: int = 102
     return mean
 
 
-def settle(urn: URN, x: Tensor, y: Tensor, port: str, margin: float) -> Settled:
+def prune(urn: URN, x: Tensor, y: Tensor, port: str, margin: float) -> PruningResult:
     """Prunes `urn` in place on validation data x (n, D_in), y (n,): at most `margin` of the score is lost.
 
     Half of the margin is open to the weight threshold, what is left of all of it to theta."""
     before = accuracy(urn, x, y, port)
-    free = (~urn.fixed).to(urn.W.device)
+    free = (~urn.frozen).to(urn.W.device)
     W = urn.W.data.clone()
     magnitude = (W * free[:, None]).abs()
     sorted_weights = magnitude[magnitude > 0].sort().values
@@ -87,7 +87,7 @@ def settle(urn: URN, x: Tensor, y: Tensor, port: str, margin: float) -> Settled:
     activity = mean_activity(urn, x, port)
     hidden = torch.zeros(urn.S, dtype=torch.bool)
     hidden[urn.layout.hidden] = True
-    candidates = (hidden & ~urn.fixed).to(activity.device)
+    candidates = (hidden & ~urn.frozen).to(activity.device)
     W, b = urn.W.data.clone(), urn.b.data.clone()
     ranked = activity[candidates].sort().values
 
@@ -108,7 +108,7 @@ def settle(urn: URN, x: Tensor, y: Tensor, port: str, margin: float) -> Settled:
     dropped = drop_neurons(theta)
     dropped = dropped | (candidates & (mean_activity(urn, x, port) <= 0))  # only the dropped ones had woken them
     kept = drop_idle(urn, port, ~dropped.cpu())
-    return Settled(before, accuracy(urn, x, y, port), weight_threshold, theta, kept)
+    return PruningResult(before, accuracy(urn, x, y, port), weight_threshold, theta, kept)
 
 
 def advice(task: str, urn: URN, available: int, penalty: Penalty) -> str | None:
@@ -120,7 +120,7 @@ def advice(task: str, urn: URN, available: int, penalty: Penalty) -> str | None:
             f"Lower penalties.activity (now {penalty.activity:g}) or penalties.weight (now {penalty.weight:g})."
         )
     hidden = urn.layout.hidden
-    kept = hidden[~urn.fixed[hidden]]
+    kept = hidden[~urn.frozen[hidden]]
     if not available or len(kept) < CROWDED * available:
         return None
     rows = urn.W.data[kept.to(urn.W.device)]
@@ -144,13 +144,13 @@ def drop_idle(urn: URN, port: str, alive: Tensor) -> Tensor:
     for _ in range(urn.iterations - 1):  # a neuron first fires at l = 1, so one iteration is gone already
         frontier = linked[frontier].any(0) & ~reached
         reached |= frontier
-    keep = (alive & reached) | urn.fixed
+    keep = (alive & reached) | urn.frozen
     keep[urn.layout.inputs] = True
     keep[index] = True
     kept = keep.nonzero().flatten()
     unused_input = torch.zeros(urn.S, dtype=torch.bool)
     unused_input[urn.layout.inputs] = True
-    unused_input &= ~reached & ~urn.fixed
+    unused_input &= ~reached & ~urn.frozen
     urn.W.data[unused_input] = 0
     urn.b.data[unused_input] = 0
     keep_only(urn, kept)

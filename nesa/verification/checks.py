@@ -27,7 +27,7 @@ from nesa.seeds import derive
 from nesa.training import evaluation
 from nesa.training.accumulation import INPUT, Accumulation
 from nesa.training.task_data import TaskData, normalise
-from urn.layout import Metric
+from urn.layout import Distance
 
 # Functions of the weights alone: the same on every machine. The other measures run data through the network.
 OF_WEIGHTS = ("neurons_claimed", "neurons_total", "neurons_free", "claimed_share", "neurons_reused", "synapses")
@@ -146,7 +146,7 @@ def row(data: TaskData, own: Accumulation, events: Sequence[Event], curriculum: 
     """Every measure of the row that does not need the network from before settling."""
     name = f"row {data.name}"
     claimed = next(e for e in events if e["event"] == "task_claimed" and e["task"] == data.name)
-    metric, seed = Metric(curriculum.penalties.beta, 1.0), derive(curriculum.seed, "null")
+    metric, seed = Distance(curriculum.penalties.beta, 1.0), derive(curriculum.seed, "null")
     found = evaluation.measure(own, data, curriculum.learner.margin, metric, seed)
     found = {key: value for key, value in found.items() if key not in ("levels", "strength")}
     again = new_event("task_claimed", {key: claimed.get(key) for key in ACCUMULATION} | found, [])

@@ -32,7 +32,7 @@ BATCH = 1000
 
 
 @dataclass(frozen=True)
-class Evidence:
+class TaskProof:
     """What is proved of one task. samples: how many and which. S: neurons of its network, ports included.
     extracted: the largest difference of an output of the extracted module."""
 
@@ -63,7 +63,7 @@ class Evidence:
         yield f"{_mark(self.extracted <= TOLERANCE)}extracted module  outputs up to {self.extracted:.1e} apart"
 
 
-def prove(folder: str | Path, task: str | None = None, data: str | Path | None = None) -> Iterator[Evidence]:
+def prove(folder: str | Path, task: str | None = None, data: str | Path | None = None) -> Iterator[TaskProof]:
     """The evidence for `task`, or for all tasks of the run in `folder`. data: the folder of data sets, as for
     `nesa run`; where they cannot be had, the samples that the run stored are used, and `samples` says so.
 
@@ -87,7 +87,7 @@ def prove(folder: str | Path, task: str | None = None, data: str | Path | None =
         network = saved.accumulation.network(name).double()
         module = extract(network, name)
         pairs = ((network(part, name), module(part)) for part in x.split(BATCH))
-        yield Evidence(
+        yield TaskProof(
             task=name,
             samples=samples,
             S=network.S,

@@ -17,7 +17,7 @@ import pytest
 import small_run
 import stored_run
 
-from nesa.analysis.comparison import WHOLE, compare, likenesses
+from nesa.analysis.comparison import WHOLE, compare, similarities
 from nesa.cli import commands
 from nesa.errors import RunFolderError, UserError
 from nesa.reports import comparison_report
@@ -112,15 +112,15 @@ def test_the_tables_show_those_numbers(trained):
 
 def test_likeness_compares_the_runs_with_the_first(trained):
     comparison = compare([trained / f"{name}-seed{seed}" for name in ("all", "one") for seed in (1, 2)])
-    found = likenesses(comparison)
+    found = similarities(comparison)
     assert [(task, pair) for task, pair, _ in found if task == "six"] == [
         ("six", "A seed 1 - A seed 2"),
         ("six", "A seed 1 - B seed 1"),
         ("six", "A seed 1 - B seed 2"),
     ]
     assert {task for task, _, _ in found} == {"six"}
-    assert {task for task, _, _ in likenesses(comparison, most=4)} == {"six"}
-    assert all(0 <= likeness.widths <= 1 and likeness.matched > 0 for _, pair, likeness in found if "B" in pair)
+    assert {task for task, _, _ in similarities(comparison, most=4)} == {"six"}
+    assert all(0 <= similarity.widths <= 1 and similarity.matched > 0 for _, pair, similarity in found if "B" in pair)
 
 
 # Sides --------------------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def test_a_learner_that_claims_nothing_is_compared_by_accuracy(tmp_path):
     b = stored_run.write(tmp_path / "b", values={"hard": {"accuracy_test": 0.5}}, claims=False, structures=False)
     comparison = compare([a, b])
     assert comparison.cells["hard", "accuracy", "B"].difference == -0.25
-    assert ("hard", "neurons_claimed", "B") not in comparison.cells and likenesses(comparison) == []
+    assert ("hard", "neurons_claimed", "B") not in comparison.cells and similarities(comparison) == []
     assert "-25.0" in comparison_report.text(comparison)
 
 
@@ -184,7 +184,7 @@ def test_a_fallback_is_never_taken_for_the_real_thing(tmp_path, capsys):
         (cell.difference is None) == (cell.side == "A" or cell.task in ("hard", WHOLE))
         for cell in comparison.cells.values()
     )
-    assert {task for task, _, _ in likenesses(comparison)} == {"easy"}
+    assert {task for task, _, _ in similarities(comparison)} == {"easy"}
     assert commands.main(["compare", str(a), str(b)]) == 0
     out = capsys.readouterr().out
     assert "note: B: b used a fallback: hard=scenes" in out and "note: task hard: other data" in out

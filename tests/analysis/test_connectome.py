@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nesa.analysis.connectome import fields, flow, wiring
+from nesa.analysis.connectome import assemble_connectome, fields, flow
 
 
 def structures(grid=True):
@@ -27,7 +27,7 @@ def structures(grid=True):
 
 
 def test_a_synapse_belongs_to_the_task_that_owns_its_receiver():
-    web = wiring(structures())
+    web = assemble_connectome(structures())
     global_index = np.array([0, 1, 2, 4, 5, 7, 8, 9, 10])
     found = [
         {
@@ -46,23 +46,23 @@ def test_a_synapse_belongs_to_the_task_that_owns_its_receiver():
 
 
 def test_flow_is_by_owner_of_the_sender_and_leaves_out_what_inputs_read():
-    np.testing.assert_allclose(flow(wiring(structures())), [[0.5, 3.0, 0], [1.0, 3.5, 4.0]])
+    np.testing.assert_allclose(flow(assemble_connectome(structures())), [[0.5, 3.0, 0], [1.0, 3.5, 4.0]])
 
 
 def test_fields_are_the_rows_of_a_tasks_neurons_over_the_inputs():
-    web = wiring(structures())
+    web = assemble_connectome(structures())
     assert fields(web, 0).tolist() == [[0.5, 0, 0], [0, 0, 0]]
     assert fields(web, 1).tolist() == [[0, 1.0, 0]]
 
 
 @pytest.mark.parametrize("grid", [True, False])
 def test_direction_is_by_z_on_a_grid_and_by_level_elsewhere(grid):
-    web = wiring(structures(grid))
+    web = assemble_connectome(structures(grid))
     assert web.grid == grid
     expected = web.positions[:, 2] if grid else web.levels
     assert web.height.tolist() == expected.tolist()
 
 
 def test_nothing_claimed_is_an_empty_network():
-    web = wiring({})
+    web = assemble_connectome({})
     assert (web.names, len(web.owner), web.layers, flow(web).shape) == ([], 0, [], (0, 1))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import stored_run
 
-from nesa.analysis.similarity import Structure, likeness, overlap, shared
+from nesa.analysis.similarity import Structure, overlap, shared, similarity
 
 
 def test_overlap_by_hand():
@@ -22,7 +22,7 @@ def test_a_structure_is_like_itself_under_other_names():
     order = np.arange(len(arrays["owner"]))
     order[16:28] = np.random.default_rng(0).permutation(order[16:28])
     other = {"owner": arrays["owner"], "levels": arrays["levels"][order], "W": arrays["W"][order[:, None], order]}
-    found = likeness(Structure.of(arrays), Structure.of(other))
+    found = similarity(Structure.of(arrays), Structure.of(other))
     assert (found.widths, found.support, found.matched) == (1, 1, 12)
     assert found.fields == pytest.approx(1)
     assert found.chance is not None and found.chance < 0.7
@@ -32,7 +32,7 @@ def test_the_matching_is_the_best_there_is():
     a, b = (Structure.of(stored_run.structure(seed, n=6)) for seed in (2, 3))
     cosines = a.fields @ b.fields.T
     best = max(sum(cosines[i, j] for i, j in enumerate(order)) for order in permutations(range(6)))
-    assert likeness(a, b).fields == pytest.approx(best / 6)
+    assert similarity(a, b).fields == pytest.approx(best / 6)
 
 
 def test_support_by_hand():
@@ -58,10 +58,14 @@ def test_neurons_that_do_not_read_the_input_have_the_field_of_what_they_read():
 
 def test_unequal_sizes_empty_structures_and_other_inputs():
     a, b = Structure.of(stored_run.structure(5, n=10)), Structure.of(stored_run.structure(5, n=4))
-    one, other = likeness(a, b), likeness(b, a)
+    one, other = similarity(a, b), similarity(b, a)
     assert one.matched == other.matched == 4 and one.widths == other.widths == pytest.approx(4 / 10)
     assert one.fields == pytest.approx(other.fields) and one.support == pytest.approx(other.support)
     none = Structure.of(stored_run.structure(0, n=0))
-    assert likeness(a, none).matched == 0 and likeness(a, none).support is None and likeness(none, none).widths is None
+    assert (
+        similarity(a, none).matched == 0
+        and similarity(a, none).support is None
+        and similarity(none, none).widths is None
+    )
     with pytest.raises(ValueError, match="16 and of 9"):
-        likeness(a, Structure.of(stored_run.structure(0, d_in=9)))
+        similarity(a, Structure.of(stored_run.structure(0, d_in=9)))

@@ -105,9 +105,9 @@ def test_a_stopped_run_says_how_to_go_on_and_does(place, whole, number, code, wo
 
 
 def test_two_processes_never_share_a_run(place, whole, capsys):
-    from nesa.run_folder.writer import Record
+    from nesa.run_folder.writer import RunWriter
 
-    with Record.open(whole):
+    with RunWriter.open(whole):
         assert commands.main(["resume", str(whole)]) == 2
     assert f"in use by process {os.getpid()}" in capsys.readouterr().err
 

@@ -27,8 +27,8 @@ from nesa.reports.run_report import report
 from nesa.run_folder import tables
 from nesa.run_folder.events import began, finished, read_events
 from nesa.run_folder.lock import RunLock
-from nesa.run_folder.tensorboard import Board
-from nesa.run_folder.writer import Record
+from nesa.run_folder.tensorboard import TensorBoardWriter
+from nesa.run_folder.writer import RunWriter
 from nesa.verification.verify import verify
 
 TASK = "tasks:\n  - {{name: {0}, source: arrays, params: {{path: {0}.npz}}}}\n"
@@ -182,7 +182,7 @@ def test_while_an_extension_is_under_way_no_reader_says_finished(place, one, mon
     assert "This run has stopped before its end: seed 3, 2 of 2 tasks" in report(one)[0].read_text()
     checks = verify(one, place / "data")
     assert "not finished: six" in checks[0].detail and [c.name for c in checks if not c.ok] == []
-    Board.rebuilt(one, (one / "curriculum.yaml").read_text(), read_events(one)).close()
+    TensorBoardWriter.rebuilt(one, (one / "curriculum.yaml").read_text(), read_events(one)).close()
     tags = EventAccumulator(str(one / "tensorboard")).Reload().Tags()["tensors"]
     assert "_hparams_/session_end_info" not in tags and "_hparams_/session_start_info" in tags
     with pytest.raises(RunFolderError, match=r"is not finished; go on with `nesa resume .*` first"):
@@ -212,7 +212,7 @@ def test_killed_between_the_event_and_the_curriculum(place, one):
 
     def work(_: str | None) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Record, "put_curriculum", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+            patch.setattr(RunWriter, "put_curriculum", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
             longer(place, one, "six")
 
     assert life(work, None) == signal.SIGKILL

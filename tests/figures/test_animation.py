@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nesa.figures.animation import FRAMES, MATRIX, Film, Snapshot, snapshot
+from nesa.figures.animation import FRAMES, MATRIX, Animation, Snapshot, snapshot
 from nesa.run_folder.digest import digest
 
 
@@ -35,12 +35,12 @@ def test_fewer_synapses_than_a_snapshot_holds_are_all_kept():
 
 def test_a_long_training_is_thinned_evenly_and_goes_on_from_its_state():
     W, index = torch.eye(5), torch.arange(5)
-    whole, resumed = Film(), Film()
+    whole, resumed = Animation(), Animation()
     for epoch in range(3 * FRAMES):
         whole.add(W, index, str(epoch), epoch)
         resumed.add(W, index, str(epoch), epoch)
         if epoch == 50:
-            resumed = Film(resumed.state())
+            resumed = Animation(resumed.state())
     labels = [int(frame.label) for frame in whole.frames]
     assert FRAMES // 2 <= len(labels) <= FRAMES
     assert labels[0] == 0 and set(np.diff(labels)) == {4}
@@ -49,7 +49,7 @@ def test_a_long_training_is_thinned_evenly_and_goes_on_from_its_state():
 
 def film_of_two(grid):
     """Inputs 0 and 1, neuron 2 at level 1, neuron 3 pruned, port 4 at level 2."""
-    film = Film()
+    film = Animation()
     W = torch.zeros(5, 5)
     W[2, 0], W[3, 1], W[4, 3] = 0.25, -0.25, 0.25
     film.add(W, torch.arange(5), "epoch 1", 2)
@@ -84,12 +84,12 @@ def test_frames_show_the_matrix_sorted_by_the_level_at_the_end():
 def test_a_film_without_epochs_is_its_last_frame():
     empty = torch.zeros(0, dtype=torch.int32)
     last = Snapshot("settled", empty, empty, torch.zeros(0, dtype=torch.float16), 0, 0)
-    gif = Film().gif("t", last, torch.zeros(3, 3), torch.tensor([0]), {})
+    gif = Animation().gif("t", last, torch.zeros(3, 3), torch.tensor([0]), {})
     assert Image.open(io.BytesIO(gif)).n_frames == 1
 
 
-def filmed(epochs: int, film: Film | None = None) -> Film:
-    film = film or Film()
+def filmed(epochs: int, film: Animation | None = None) -> Animation:
+    film = film or Animation()
     for epoch in range(film.seen, epochs):
         W = torch.zeros(3, 3)
         W[2, epoch % 2] = 1 + epoch
@@ -100,11 +100,11 @@ def filmed(epochs: int, film: Film | None = None) -> Film:
 @pytest.mark.parametrize(("kept", "seen"), [(3, 3), (7, 3), (2 * FRAMES + 3, FRAMES - 1), (FRAMES, 0)])
 def test_a_film_goes_on_from_any_earlier_epoch_to_the_same_frames(kept, seen):
     """Also from a state that is later than where it goes on, thinned in the meantime."""
-    going_on = filmed(3 * FRAMES, Film(filmed(kept).state(), seen))
+    going_on = filmed(3 * FRAMES, Animation(filmed(kept).state(), seen))
     assert digest(going_on.state()) == digest(filmed(3 * FRAMES).state())
     assert len(going_on.frames) <= FRAMES
 
 
 def test_a_film_whose_frames_are_lost_begins_where_it_goes_on():
-    film = filmed(9, Film(seen=5))
+    film = filmed(9, Animation(seen=5))
     assert film.at == [5, 6, 7, 8] and [frame.label for frame in film.frames] == [f"epoch {k}" for k in (6, 7, 8, 9)]

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from nesa.analysis.connectome import Wiring
+from nesa.analysis.connectome import Connectome
 from nesa.figures.connectome import Synapses
 from nesa.figures.connectome_page import FINEST, scene
 
@@ -21,7 +21,7 @@ def web(names=("a", "b"), grid=True):
     task = np.array([-2, -2, -2, 0, 0, 1, 1, 1])
     first = Synapses(np.array([0, 4]), np.array([3, 3]), np.array([1.0, -0.5], dtype=np.float32))
     second = Synapses(np.array([5, 7, 3]), np.array([7, 5, 5]), np.array([0.8, 0.4, 0.1], dtype=np.float32))
-    return Wiring(list(names), positions if grid else 0 * positions, levels, owner, task, grid, [first, second])
+    return Connectome(list(names), positions if grid else 0 * positions, levels, owner, task, grid, [first, second])
 
 
 def part(page, name):
@@ -98,5 +98,5 @@ def test_names_are_text_and_nothing_is_fetched():
 
 
 def test_an_empty_network_is_a_page_too():
-    nothing = Wiring([], np.zeros((0, 3)), *(np.zeros(0, dtype=int),) * 3, False, [])
+    nothing = Connectome([], np.zeros((0, 3)), *(np.zeros(0, dtype=int),) * 3, False, [])
     assert "of 0 synapses shown" in scene(nothing)

@@ -17,8 +17,8 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.util.tensor_util import make_ndarray
 
 from nesa.run_folder import tables
-from nesa.run_folder.tensorboard import Board, hyper_parameters
-from nesa.run_folder.writer import Record
+from nesa.run_folder.tensorboard import TensorBoardWriter, hyper_parameters
+from nesa.run_folder.writer import RunWriter
 
 CURRICULUM = """name: trial
 description: not a hyper-parameter
@@ -63,7 +63,7 @@ def picture(colour):
 @pytest.fixture
 def run(tmp_path):
     """A closed run of two tasks; the tasks' values differ, so that a swapped step or tag is seen."""
-    with Record.create(tmp_path / "trial-1", CURRICULUM, {}) as record:
+    with RunWriter.create(tmp_path / "trial-1", CURRICULUM, {}) as record:
         record.event("run_started", name="trial", seed=3, tasks=["edges", "shapes"])
         for index, task in enumerate(("edges", "shapes")):
             record.event("task_started", task=task, index=index)
@@ -134,7 +134,7 @@ def test_every_tag_has_its_step_and_value_and_there_is_no_other(run):
 
 
 def test_wall_times_are_those_of_the_events(run):
-    with Record.open(run) as record:
+    with RunWriter.open(run) as record:
         claimed = [event["time"] for event in record.events if event["event"] == "task_claimed"]
     assert [e.wall_time for e in read(run).Scalars("accumulation/depth_mean")] == claimed
 
@@ -150,7 +150,7 @@ def test_an_animation_is_shown_as_it_is(tmp_path):
     frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "blue")]
     gif = io.BytesIO()
     frames[0].save(gif, "gif", save_all=True, append_images=frames[1:])
-    with Record.create(tmp_path / "x", CURRICULUM, {}) as record:
+    with RunWriter.create(tmp_path / "x", CURRICULUM, {}) as record:
         record.event("run_started", name="trial", seed=3, tasks=["edges", "shapes"])
         path = record.animation("evolution", gif.getvalue(), "shapes")
     assert path == tmp_path / "x" / "tasks" / "shapes" / "evolution.gif"
@@ -160,7 +160,7 @@ def test_an_animation_is_shown_as_it_is(tmp_path):
 
 
 def test_histograms_are_buckets_with_their_edges(tmp_path):
-    with Record.create(tmp_path / "x", CURRICULUM, {}) as record:
+    with RunWriter.create(tmp_path / "x", CURRICULUM, {}) as record:
         record.event("run_started", name="trial", seed=3, tasks=["edges"])
         record.event("histogram", name="new_weights", task="edges", step=0, edges=[-1.0, 0.0, 2.0], counts=[3, 5])
     view = read(tmp_path / "x")
@@ -205,7 +205,7 @@ def test_hyper_parameters_are_in_the_same_event_file_and_make_no_sub_run(run):
 def test_two_runs_of_one_curriculum_are_two_rows(tmp_path):
     groups = set()
     for name in ("a", "b"):
-        with Record.create(tmp_path / name, CURRICULUM, {}) as record:
+        with RunWriter.create(tmp_path / name, CURRICULUM, {}) as record:
             record.event("run_started", name="trial", seed=3, tasks=["edges"])
         content = read(tmp_path / name).summary_metadata["_hparams_/session_start_info"].plugin_data.content
         groups.add(metadata.parse_session_start_info_plugin_data(content).group_name)
@@ -237,13 +237,13 @@ def contents(view):
 def test_the_view_is_rebuilt_from_the_events_alone(run):
     before = contents(read(run))
     shutil.rmtree(run / "tensorboard")
-    with Record.open(run) as record:
+    with RunWriter.open(run) as record:
         record.rewind(len(record.events))
     assert contents(read(run)) == before
 
 
 def test_rewinding_takes_back_what_the_view_showed(run):
-    with Record.open(run) as record:
+    with RunWriter.open(run) as record:
         first_claim = next(n for n, event in enumerate(record.events, 1) if event["event"] == "task_claimed")
         record.rewind(first_claim)
         claimed = series(read(run))
@@ -257,27 +257,27 @@ def test_rewinding_takes_back_what_the_view_showed(run):
 
 
 def test_an_opened_run_is_continued_in_one_event_file_without_repeats(run):
-    with Record.open(run) as record:
+    with RunWriter.open(run) as record:
         record.event("epoch", task="shapes", epoch=3, step=130, loss=1.25)
     assert series(read(run)) == EXPECTED | {"train/shapes/loss": [*EXPECTED["train/shapes/loss"], (130, 1.25)]}
 
 
 def test_a_figure_that_somebody_deleted_is_left_out(run):
     (run / "tasks" / "edges" / "weights.png").unlink()
-    with Record.open(run) as record:
+    with RunWriter.open(run) as record:
         record.rewind(len(record.events))
     assert [image.step for image in read(run).Images("figures/weights")] == [1]
 
 
 def test_what_is_shown_is_on_the_disk_at_once(tmp_path):
-    with Record.create(tmp_path / "x", CURRICULUM, {}) as record:
+    with RunWriter.create(tmp_path / "x", CURRICULUM, {}) as record:
         record.event("run_started", name="trial", seed=3, tasks=["edges"])
         record.event("epoch", task="edges", epoch=1, step=1, loss=0.5)
         assert series(read(tmp_path / "x")) == {"train/edges/loss": [(1, 0.5)]}
 
 
 def test_missing_values_are_not_drawn(tmp_path):
-    with Record.create(tmp_path / "x", CURRICULUM, {}) as record:
+    with RunWriter.create(tmp_path / "x", CURRICULUM, {}) as record:
         record.event("run_started", name="trial", seed=3, tasks=["edges"])
         record.event("epoch", task="edges", epoch=1, step=1, loss=float("nan"), live_neurons=3)
         claim(record, "edges", 0)
@@ -286,7 +286,7 @@ def test_missing_values_are_not_drawn(tmp_path):
 
 def test_other_files_in_the_folder_are_left_alone(run):
     (run / "tensorboard" / "notes.txt").write_text("mine")
-    Board.rebuilt(run, CURRICULUM, []).close()
+    TensorBoardWriter.rebuilt(run, CURRICULUM, []).close()
     assert (run / "tensorboard" / "notes.txt").read_text() == "mine"
 
 

@@ -22,7 +22,7 @@ from nesa.run_folder.checkpoint import load_checkpoint
 from nesa.run_folder.environment import environment
 from nesa.run_folder.events import read_events
 from nesa.run_folder.layout import load_structure, read_environment
-from nesa.run_folder.writer import Record
+from nesa.run_folder.writer import RunWriter
 
 CURRICULUM = "name: trial\nseed: 3\ntasks:\n  - {name: edges, source: edges}\n  - {name: shapes, source: shapes}\n"
 
@@ -45,7 +45,7 @@ def tell(record, *tasks):
 
 @pytest.fixture
 def record(tmp_path):
-    with Record.create(tmp_path / "runs" / "trial-1", CURRICULUM, {"seed": 3}) as record:
+    with RunWriter.create(tmp_path / "runs" / "trial-1", CURRICULUM, {"seed": 3}) as record:
         yield record
 
 
@@ -59,7 +59,7 @@ def test_a_new_run_holds_curriculum_environment_and_no_events(record):
 
 def test_an_empty_folder_becomes_a_run(tmp_path):
     (tmp_path / "empty").mkdir()
-    with Record.create(tmp_path / "empty", CURRICULUM, {}) as record:
+    with RunWriter.create(tmp_path / "empty", CURRICULUM, {}) as record:
         record.event("warning", message="still here")
     assert len(read_events(tmp_path / "empty")) == 1
 
@@ -76,32 +76,32 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path, kind):
     before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
     reason = {"run": "is a run already; resume it", "file": "is a file", "thesis": "is not empty"}[kind]
     with pytest.raises(RunFolderError, match=reason):
-        Record.create(folder, CURRICULUM, {})
+        RunWriter.create(folder, CURRICULUM, {})
     assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_failed_creation_leaves_nothing(tmp_path):
     with pytest.raises(TypeError):
-        Record.create(tmp_path / "runs" / "x", CURRICULUM, {"device": object()})
+        RunWriter.create(tmp_path / "runs" / "x", CURRICULUM, {"device": object()})
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_two_creations_of_one_folder_make_one_run(tmp_path):
-    with Record.create(tmp_path / "x", CURRICULUM, {}), pytest.raises(RunFolderError, match="in use by process"):
-        Record.create(tmp_path / "x", CURRICULUM, {})
+    with RunWriter.create(tmp_path / "x", CURRICULUM, {}), pytest.raises(RunFolderError, match="in use by process"):
+        RunWriter.create(tmp_path / "x", CURRICULUM, {})
     with pytest.raises(RunFolderError, match="is a run already"):
-        Record.create(tmp_path / "x", CURRICULUM, {})
+        RunWriter.create(tmp_path / "x", CURRICULUM, {})
 
 
 def test_a_run_in_use_cannot_be_opened(record):
     with pytest.raises(RunFolderError, match=f"in use by process {os.getpid()} "):
-        Record.open(record.folder)
+        RunWriter.open(record.folder)
     record.event("warning", message="the holder goes on")
 
 
 def test_a_folder_that_is_no_run_cannot_be_opened_and_gets_no_lock_file(tmp_path):
     with pytest.raises(RunFolderError, match=r"is not a run, curriculum\.yaml is missing"):
-        Record.open(tmp_path)
+        RunWriter.open(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,7 +199,7 @@ def test_a_closed_run_can_be_opened_and_continued(record):
     record.close()
     with pytest.raises(RuntimeError, match="is closed"):
         record.event("warning", message="too late")
-    with Record.open(record.folder) as again:
+    with RunWriter.open(record.folder) as again:
         assert again.events == record.events
         again.event("task_started", task="shapes", index=1)
         again.event("evaluated", after="shapes", task="edges", accuracy=0.25)
@@ -215,7 +215,7 @@ def test_opening_clears_what_a_crash_left(record):
     (record.folder / "tasks" / "edges" / ".checkpoint.pt.0badcafe.tmp").write_bytes(b"half")
     with (record.folder / "events.jsonl").open("a") as file:
         file.write('{"event": "epo')
-    with Record.open(record.folder) as again:
+    with RunWriter.open(record.folder) as again:
         assert [event["event"] for event in again.events] == ["warning"]
         again.event("warning", message="next")
     assert [event["message"] for event in read_events(record.folder)] == ["whole", "next"]
@@ -227,7 +227,7 @@ def test_a_damaged_run_is_refused_and_stays_unlocked(record):
     (record.folder / "events.jsonl").write_text("garbage\n" * 3)
     for _ in range(2):
         with pytest.raises(RunFolderError, match=r"events\.jsonl:1: is not an event"):
-            Record.open(record.folder)
+            RunWriter.open(record.folder)
     assert (record.folder / "events.jsonl").read_text() == "garbage\n" * 3
 
 
@@ -244,7 +244,7 @@ def test_a_killed_run_keeps_every_event_that_was_reported(tmp_path):
             break
     process.wait(timeout=30)
     process.stdout.close()
-    with Record.open(tmp_path / "x") as record:
+    with RunWriter.open(tmp_path / "x") as record:
         assert len(record.events) >= 51
         assert [event["message"] for event in record.events] == [str(n) for n in range(len(record.events))]
 

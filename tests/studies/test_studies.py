@@ -43,7 +43,7 @@ def data_of(mlp: nn.Module) -> spheres.Data:
 
 def test_an_embedded_mlp_is_described_as_what_it_is():
     urn, mlp = mlp_urn()
-    urn.support = None
+    urn.mask = None
     found = spheres.describe(urn, data_of(mlp))
     assert (found["active"], found["widths"], found["widths_peak"]) == (12, (7, 5), (7, 5))
     assert found["accuracy_test"] == 1.0 and found["chain_same"] == 200 and found["chain_difference"] < 1e-12
@@ -53,11 +53,11 @@ def test_an_embedded_mlp_is_described_as_what_it_is():
 
 def test_noise_weights_that_change_no_prediction_are_found():
     urn, mlp = mlp_urn()
-    urn.support = None
+    urn.mask = None
     clean = urn.W.data.clone()
     noise = torch.rand(clean.shape, dtype=torch.float64) * 1e-6
     noise[:, urn.layout.ports[spheres.PORT]] = 0
-    urn.become(urn.layout, torch.where(clean == 0, noise, clean), urn.b.data)
+    urn.set_parameters(urn.layout, torch.where(clean == 0, noise, clean), urn.b.data)
     data = data_of(mlp)
     W, threshold = spheres.sparsest(urn, data.val_x)
     assert threshold >= 1e-6 and torch.count_nonzero(W) <= torch.count_nonzero(clean)

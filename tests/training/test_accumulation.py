@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from nesa.errors import RunFailed, UserError
-from nesa.training.accumulation import FREE, INPUT, PORT, Accumulation, Rule
+from nesa.training.accumulation import FREE, INPUT, PORT, Accumulation, Dynamics
 from urn.compaction import keep_only
 from urn.layout import Layout
 from urn.network import URN
 
-RULE = Rule(4, "residual_both", "linear")
+RULE = Dynamics(4, "residual_both", "linear")
 PORTS = {"a": 2, "b": 3, "c": 2}
 D_IN, S = 4, 31  # 20 hidden neurons
 
@@ -23,19 +23,19 @@ def accumulation(**options) -> Accumulation:
     return Accumulation(Layout.flat(S, D_IN, PORTS), **options)
 
 
-def learn(store: Accumulation, task: str, keep: int = 6, rule: Rule = RULE, **extra):
+def learn(store: Accumulation, task: str, keep: int = 6, rule: Dynamics = RULE, **extra):
     """A worker whose weights a pretended training has moved, pruned to `keep` free hidden neurons, and claimed."""
     generator = torch.Generator().manual_seed(len(store.claims))
-    worker, index = store.worker(task, rule, generator)
-    free = ~worker.fixed
-    worker.W.data[free] += 0.05 * torch.randn(int(free.sum()), worker.S, generator=generator)
-    worker.b.data[free] += 0.1 * torch.rand(int(free.sum()), generator=generator)
-    worker.hold()
-    hidden = worker.layout.hidden
+    task_network, index = store.task_network(task, rule, generator)
+    free = ~task_network.frozen
+    task_network.W.data[free] += 0.05 * torch.randn(int(free.sum()), task_network.S, generator=generator)
+    task_network.b.data[free] += 0.1 * torch.rand(int(free.sum()), generator=generator)
+    task_network.restore_frozen()
+    hidden = task_network.layout.hidden
     drop = hidden[free[hidden]][keep:]
-    kept = torch.tensor([i for i in range(worker.S) if i not in set(drop.tolist())])
-    keep_only(worker, kept)
-    return store.claim(task, rule, worker, index[kept], **extra)
+    kept = torch.tensor([i for i in range(task_network.S) if i not in set(drop.tolist())])
+    keep_only(task_network, kept)
+    return store.claim(task, rule, task_network, index[kept], **extra)
 
 
 def probe(n: int = 9) -> torch.Tensor:
@@ -87,10 +87,10 @@ def test_nothing_free_or_newer_ever_writes_into_what_is_claimed(inputs_receive):
 def test_the_rows_of_the_input_neurons_are_final_after_the_first_task():
     store = accumulation()
     learn(store, "a")
-    worker, index = store.worker("b", RULE)
-    assert worker.fixed[:D_IN].all() and index[:D_IN].tolist() == [0, 1, 2, 3]
-    assert torch.equal(worker.W.data[:D_IN][:, :10], store.full()[0][:D_IN][:, :10])
-    assert worker.W.data[:D_IN].any() and not worker.W.data[:D_IN, 10:].any()
+    task_network, index = store.task_network("b", RULE)
+    assert task_network.frozen[:D_IN].all() and index[:D_IN].tolist() == [0, 1, 2, 3]
+    assert torch.equal(task_network.W.data[:D_IN][:, :10], store.full()[0][:D_IN][:, :10])
+    assert task_network.W.data[:D_IN].any() and not task_network.W.data[:D_IN, 10:].any()
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------
@@ -98,33 +98,35 @@ def test_the_rows_of_the_input_neurons_are_final_after_the_first_task():
 
 def test_a_first_worker_is_he_normal_and_all_free():
     store = Accumulation(Layout.flat(600, 20, {"a": 5}), gain=0.5)
-    worker, index = store.worker("a", RULE, torch.Generator().manual_seed(2))
-    assert index.tolist() == list(range(600)) and not worker.fixed.any()
-    assert float(worker.W.data[:, :595].std()) == pytest.approx(0.5 * math.sqrt(2 / 600), rel=0.02)
-    assert not worker.W.data[:, 595:].any() and not worker.b.any()
-    still, _ = Accumulation(Layout.flat(600, 20, {"a": 5}), inputs_receive=False).worker("a", RULE)
-    assert still.fixed.tolist() == [True] * 20 + [False] * 580 and not still.W.data[:20].any()
+    task_network, index = store.task_network("a", RULE, torch.Generator().manual_seed(2))
+    assert index.tolist() == list(range(600)) and not task_network.frozen.any()
+    assert float(task_network.W.data[:, :595].std()) == pytest.approx(0.5 * math.sqrt(2 / 600), rel=0.02)
+    assert not task_network.W.data[:, 595:].any() and not task_network.b.any()
+    still, _ = Accumulation(Layout.flat(600, 20, {"a": 5}), inputs_receive=False).task_network("a", RULE)
+    assert still.frozen.tolist() == [True] * 20 + [False] * 580 and not still.W.data[:20].any()
 
 
 def test_a_later_worker_reads_everything_and_writes_into_nothing_fixed():
     store = accumulation()
     learn(store, "a")
-    worker, index = store.worker("b", RULE, torch.Generator().manual_seed(2))
-    fixed = worker.fixed
+    task_network, index = store.task_network("b", RULE, torch.Generator().manual_seed(2))
+    frozen = task_network.frozen
     assert index.tolist() == [*range(24), 26, 27, 28]  # inputs, claimed, free, its own port, no other
-    assert index[fixed].tolist() == list(range(10))
+    assert index[frozen].tolist() == list(range(10))
     W, b = store.full()
-    assert torch.equal(worker.W.data[fixed][:, fixed], W[:10, :10]) and torch.equal(worker.b.data[fixed], b[:10])
-    assert not worker.W.data[fixed][:, ~fixed].any()
-    assert (worker.W.data[~fixed][:, :24] != 0).all() and not worker.b.data[~fixed].any()
-    assert list(worker.layout.ports) == ["b"]
-    worker.W.data.fill_(9.0)
+    assert torch.equal(task_network.W.data[frozen][:, frozen], W[:10, :10]) and torch.equal(
+        task_network.b.data[frozen], b[:10]
+    )
+    assert not task_network.W.data[frozen][:, ~frozen].any()
+    assert (task_network.W.data[~frozen][:, :24] != 0).all() and not task_network.b.data[~frozen].any()
+    assert list(task_network.layout.ports) == ["b"]
+    task_network.W.data.fill_(9.0)
     assert torch.equal(store.full()[0], W)  # copies: nothing that training does reaches the store
 
 
 def test_a_worker_is_drawn_from_the_generator():
     store = accumulation()
-    draws = [store.worker("a", RULE, torch.Generator().manual_seed(seed))[0].W for seed in (3, 3, 4)]
+    draws = [store.task_network("a", RULE, torch.Generator().manual_seed(seed))[0].W for seed in (3, 3, 4)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
 
@@ -132,16 +134,16 @@ def test_a_claimed_task_is_not_trained_again():
     store = accumulation()
     learn(store, "a")
     with pytest.raises(UserError, match="task 'a' has been learned already, and its answers are final"):
-        store.worker("a", RULE)
+        store.task_network("a", RULE)
 
 
 # --- claims that are refused -----------------------------------------------------------------------------------------
 
 
-def refused(store: Accumulation, worker: URN, index: torch.Tensor, message: str, task: str = "b") -> None:
+def refused(store: Accumulation, task_network: URN, index: torch.Tensor, message: str, task: str = "b") -> None:
     W, owner, claims = store.full()[0], store.owner.clone(), len(store.claims)
     with pytest.raises(RunFailed, match=message):
-        store.claim(task, RULE, worker, index)
+        store.claim(task, RULE, task_network, index)
     assert torch.equal(store.full()[0], W) and torch.equal(store.owner, owner) and len(store.claims) == claims
 
 
@@ -149,38 +151,38 @@ def refused(store: Accumulation, worker: URN, index: torch.Tensor, message: str,
 def test_a_moved_frozen_weight(where):
     store = accumulation()
     learn(store, "a")
-    worker, index = store.worker("b", RULE)
+    task_network, index = store.task_network("b", RULE)
     if where == "b":
-        worker.b.data[5] = torch.nextafter(worker.b.data[5], torch.tensor(9.0))  # one bit
+        task_network.b.data[5] = torch.nextafter(task_network.b.data[5], torch.tensor(9.0))  # one bit
     else:
         row = 5 if where == "W" else 1
-        column = int(worker.W.data[row].nonzero()[0])
-        worker.W.data[row, column] = torch.nextafter(worker.W.data[row, column], torch.tensor(9.0))
-    refused(store, worker, index, "task 'b': training has moved the frozen weights of earlier tasks")
+        column = int(task_network.W.data[row].nonzero()[0])
+        task_network.W.data[row, column] = torch.nextafter(task_network.W.data[row, column], torch.tensor(9.0))
+    refused(store, task_network, index, "task 'b': training has moved the frozen weights of earlier tasks")
 
 
 def test_an_input_neuron_that_must_not_receive():
     store = accumulation(inputs_receive=False)
-    worker, index = store.worker("a", RULE)
-    worker.W.data[0, 1] = 0.1
-    refused(store, worker, index, "training has moved the frozen weights", task="a")
+    task_network, index = store.task_network("a", RULE)
+    task_network.W.data[0, 1] = 0.1
+    refused(store, task_network, index, "training has moved the frozen weights", task="a")
 
 
 def test_a_claimed_neuron_that_reads_a_free_one():
     store = accumulation()
     learn(store, "a")
-    worker, index = store.worker("b", RULE)
-    worker.W.data[5, 15] = 1e-30
-    refused(store, worker, index, "task 'b': a claimed neuron reads a free one")
+    task_network, index = store.task_network("b", RULE)
+    task_network.W.data[5, 15] = 1e-30
+    refused(store, task_network, index, "task 'b': a claimed neuron reads a free one")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("where", ["W", "b"])
 def test_a_weight_that_is_not_finite(bad, where):
     store = accumulation()
-    worker, index = store.worker("a", RULE)
-    (worker.W.data[7] if where == "W" else worker.b.data)[3] = bad
-    refused(store, worker, index, "task 'a': some of its weights are not finite", task="a")
+    task_network, index = store.task_network("a", RULE)
+    (task_network.W.data[7] if where == "W" else task_network.b.data)[3] = bad
+    refused(store, task_network, index, "task 'a': some of its weights are not finite", task="a")
 
 
 # --- a task's own network --------------------------------------------------------------------------------------------
@@ -194,7 +196,7 @@ def test_the_network_of_a_task_is_what_reaches_its_port():
     assert entry.members.tolist() == [*range(10), 24, 25]
     assert torch.equal(network.W.data, W[entry.members][:, entry.members]) and network.W.data.is_contiguous()
     assert torch.equal(network.b.data, b[entry.members])
-    assert network.fixed.all() and not network.W.requires_grad and not network.training
+    assert network.frozen.all() and not network.W.requires_grad and not network.training
     assert (network.iterations, network.update.name, network.output_activation) == (4, "residual_both", "linear")
     assert list(network.layout.ports) == ["a"] and store.find(0) is store.find("a") is entry
 
@@ -203,11 +205,11 @@ def test_members_are_ascending_and_only_those_that_reach_the_port_in_time():
     """hidden 4 -> 5 -> 6 -> port in a row, 7 beside it, at I = 3: 4 would act at l = 4, 7 reads and is not read."""
     for I, expected in ((3, [5, 6]), (4, [4, 5, 6])):
         store = accumulation()
-        worker, index = store.worker("a", RULE)
-        worker.W.data.zero_()
+        task_network, index = store.task_network("a", RULE)
+        task_network.W.data.zero_()
         for to, frm in ((4, 0), (5, 4), (6, 5), (24, 6), (7, 0)):
-            worker.W.data[to, frm] = 1.0
-        entry = store.claim("a", Rule(I, "plain", "linear"), worker, index)
+            task_network.W.data[to, frm] = 1.0
+        entry = store.claim("a", Dynamics(I, "plain", "linear"), task_network, index)
         assert entry.members.tolist() == [0, 1, 2, 3, *expected, 24, 25]
 
 
@@ -236,7 +238,11 @@ def test_growth_by_planes():
 
 def test_every_task_keeps_its_own_rule():
     store = accumulation()
-    rules = [Rule(2, "plain", "relu"), Rule(5, "residual_input", "linear"), Rule(3, "residual_output", "linear")]
+    rules = [
+        Dynamics(2, "plain", "relu"),
+        Dynamics(5, "residual_input", "linear"),
+        Dynamics(3, "residual_output", "linear"),
+    ]
     answers = []
     for task, rule in zip(PORTS, rules, strict=True):
         learn(store, task, rule=rule)
@@ -255,13 +261,13 @@ def test_the_network_agrees_with_the_worker_it_came_from():
     """What is claimed answers as what was trained (to rounding: the worker holds more neurons)."""
     store = accumulation()
     learn(store, "a")
-    worker, index = store.worker("b", RULE, torch.Generator().manual_seed(2))
-    trained = worker(probe(), "b").detach()
-    store.claim("b", RULE, worker, index)
+    task_network, index = store.task_network("b", RULE, torch.Generator().manual_seed(2))
+    trained = task_network(probe(), "b").detach()
+    store.claim("b", RULE, task_network, index)
     assert torch.allclose(store.network("b")(probe()), trained, rtol=1e-4, atol=1e-5)
     W, b = store.full()
     whole = URN(store.layout, 4, "residual_both", "linear")
-    whole.become(store.layout, W, b)
+    whole.set_parameters(store.layout, W, b)
     assert torch.allclose(whole(probe(), "b"), trained, rtol=1e-4, atol=1e-5)
 
 
@@ -275,13 +281,13 @@ def test_relabelling_the_neurons_changes_no_answer():
     order = torch.cat([torch.arange(4), 4 + torch.randperm(20), torch.arange(24, 31)])
     layout = Layout.flat(S, D_IN, PORTS)
     stores = [Accumulation(layout, dtype=torch.float64) for _ in range(2)]
-    start, index = stores[0].worker("a", RULE, torch.Generator().manual_seed(5))
+    start, index = stores[0].task_network("a", RULE, torch.Generator().manual_seed(5))
     W, b = start.W.data.clone(), torch.randn(S - 5).double() * 0.1
     answers = []
     for store, new in zip(stores, (torch.arange(26), order[:26]), strict=True):
-        worker, index = store.worker("a", RULE)
-        worker.become(worker.layout, W[new][:, new].clone(), b[new].clone(), worker.fixed)
-        store.claim("a", RULE, worker, index)
+        task_network, index = store.task_network("a", RULE)
+        task_network.set_parameters(task_network.layout, W[new][:, new].clone(), b[new].clone(), task_network.frozen)
+        store.claim("a", RULE, task_network, index)
         answers.append(store.network("a")(probe().double()))
     assert torch.allclose(*answers, rtol=1e-10)
 

@@ -16,12 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nesa.config.curriculum import Augment, Training
-from nesa.training.accumulation import Accumulation, Rule
-from nesa.training.strategies.models import AccumulatingURN
+from nesa.training.accumulation import Accumulation, Dynamics
+from nesa.training.strategies.models import GrowingURN
 from nesa.training.strategies.neural_pruning import NeuralPruning
-from nesa.training.strategies.template import Observer, Schedule
+from nesa.training.strategies.template import LRSchedulePlugin, TrainingLogPlugin
 from nesa.training.task_data import Batches, Samples, TaskData
-from urn.compaction import Watch
+from urn.compaction import ActivityTracker
 from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
@@ -61,18 +61,18 @@ def network(update: str, scattered: bool) -> URN:
     layout = Layout.grid((2, 2, 5), 1, {"a": 2, "b": 3})
     if scattered:  # indices, where otherwise there are slices
         layout = layout.take(torch.randperm(25, generator=generator))
-    urn = URN(layout, I, update, "linear", generator=generator, support=torch.rand(25, 25, generator=generator) < 0.8)
-    fixed = torch.zeros(25, dtype=torch.bool)
-    fixed[layout.inputs] = True
-    fixed[layout.hidden[[1, 4, 5] if scattered else [0, 1, 2]]] = True
+    urn = URN(layout, I, update, "linear", generator=generator, mask=torch.rand(25, 25, generator=generator) < 0.8)
+    frozen = torch.zeros(25, dtype=torch.bool)
+    frozen[layout.inputs] = True
+    frozen[layout.hidden[[1, 4, 5] if scattered else [0, 1, 2]]] = True
     W = urn.W.data.clone()
-    W[fixed[:, None] & ~fixed] = 0
+    W[frozen[:, None] & ~frozen] = 0
     W[layout.inputs] = 0
-    urn.become(layout, W, urn.b.data, fixed)
+    urn.set_parameters(layout, W, urn.b.data, frozen)
     if scattered:
-        silent = torch.zeros(I, 25, dtype=torch.bool)
-        silent[2, layout.hidden[:3]] = True
-        urn.declare_silent(silent)
+        inactive = torch.zeros(I, 25, dtype=torch.bool)
+        inactive[2, layout.hidden[:3]] = True
+        urn.set_inactive(inactive)
     return urn
 
 
@@ -110,7 +110,7 @@ def test_a_step_waits_for_nothing(update, optimizer, scattered, monkeypatch):
             if place == META:
                 urn, x = on_the_device(urn, monkeypatch), x.to(META)
             proximal = Proximal(urn, optimizer.partition(",")[0], 1e-2, **options)
-            urn.watch = Watch(urn)
+            urn.tracker = ActivityTracker(urn)
             step(urn, proximal, options["penalty"], x)  # the first one makes plans and moments
             with Apart(strict) as apart:
                 step(urn, proximal, options["penalty"], x)
@@ -123,27 +123,27 @@ def test_a_step_waits_for_nothing(update, optimizer, scattered, monkeypatch):
 def test_holding_waits_for_nothing(scattered, monkeypatch):
     """With any other optimiser of torch's, rows are put back by value after each step."""
     urn = on_the_device(network("residual_both", scattered), monkeypatch)
-    assert {t.device.type for t in (urn.support, *urn._held)} == {"meta"}
+    assert {t.device.type for t in (urn.mask, *urn._frozen_values)} == {"meta"}
     with Apart() as apart:
-        urn.hold()
+        urn.restore_frozen()
     assert apart.count > 3
 
 
 def test_what_is_held_follows_the_network():
     """To another type here, as to a GPU: rows and absent synapses are put back there."""
     urn = network("plain", True).double()
-    fixed, W = urn.fixed, urn.W.data.clone()
+    frozen, W = urn.frozen, urn.W.data.clone()
     urn.W.data += 1
-    urn.hold()
-    assert torch.equal(urn.W.data[fixed], W[fixed]) and urn.W.dtype == torch.float64
-    assert not urn.W.data[~fixed][~urn.support[~fixed]].any() and urn.support.dtype == torch.bool
+    urn.restore_frozen()
+    assert torch.equal(urn.W.data[frozen], W[frozen]) and urn.W.dtype == torch.float64
+    assert not urn.W.data[~frozen][~urn.mask[~frozen]].any() and urn.mask.dtype == torch.bool
     assert (urn.W.data != W).any()
 
 
 def test_a_step_of_the_training_loop_waits_for_nothing(monkeypatch):
     """The plugins of a run, its batches with changed images, and the growing model, as the loop calls them."""
     layout = Layout.grid((4, 4, 3), 1, {"a": 3})
-    model = AccumulatingURN(Accumulation(layout, inputs_receive=False), Rule(I, "residual_both", "linear"))
+    model = GrowingURN(Accumulation(layout, inputs_receive=False), Dynamics(I, "residual_both", "linear"))
     samples = Samples(torch.randint(256, (24, 16), dtype=torch.uint8), torch.arange(24) % 3).to(META)
     data = TaskData("a", 0, ("x", "y", "z"), samples, samples, samples, 0.5, 0.2, (1, 4, 4), "arrays", False)
     loader = Batches(data, data.train, B, seed=0, augment=Augment(flip=True, shift=1))
@@ -153,12 +153,12 @@ def test_a_step_of_the_training_loop_waits_for_nothing(monkeypatch):
     )
     model.train()
     strategy.experience.current_experience = 0
-    strategy.optimizer = Proximal(model.worker, "adam", 1e-2, penalty=penalty)
-    plugins = [Schedule(Training(lr=1e-2)), NeuralPruning(penalty), Observer(lambda *_: None)]
+    strategy.optimizer = Proximal(model.task_network, "adam", 1e-2, penalty=penalty)
+    plugins = [LRSchedulePlugin(Training(lr=1e-2)), NeuralPruning(penalty), TrainingLogPlugin(lambda *_: None)]
     for plugin in plugins:
         plugin.before_training_exp(strategy)
-    on_the_device(model.worker, monkeypatch)
-    plugins[1]._watch(model.worker)
+    on_the_device(model.task_network, monkeypatch)
+    plugins[1]._watch(model.task_network)
     waiting = Apart()
     for number, (x, y, t) in enumerate(loader):
         if number == 1:  # the first one makes plans and moments

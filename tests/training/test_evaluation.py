@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from nesa.training import evaluation as module
-from nesa.training.accumulation import Accumulation, Rule
+from nesa.training.accumulation import Accumulation, Dynamics
 from nesa.training.evaluation import accuracy, measure, observe, with_weights
 from nesa.training.task_data import Samples, TaskData
 from urn.compaction import keep_only
-from urn.layout import Layout, Metric
+from urn.layout import Distance, Layout
 
-RULE = Rule(3, "residual_input", "linear")
+RULE = Dynamics(3, "residual_input", "linear")
 
 
 def task(name: str, index: int) -> TaskData:
@@ -31,19 +31,19 @@ TASKS = [task("a", 0), task("b", 1)]
 
 def claim(store: Accumulation, name: str, synapses: dict[tuple[int, int], float], biases: dict[int, float]) -> None:
     """Claims the free neurons among `synapses`, given by global indices."""
-    worker, index = store.worker(name, RULE)
+    task_network, index = store.task_network(name, RULE)
     place = {int(i): k for k, i in enumerate(index)}
-    free = ~worker.fixed
-    worker.W.data[free], worker.b.data[free] = 0.0, 0.0
+    free = ~task_network.frozen
+    task_network.W.data[free], task_network.b.data[free] = 0.0, 0.0
     for (to, frm), weight in synapses.items():
-        worker.W.data[place[to], place[frm]] = weight
+        task_network.W.data[place[to], place[frm]] = weight
     for i, bias in biases.items():
-        worker.b.data[place[i]] = bias
-    used = worker.fixed | torch.tensor([i in {j for pair in synapses for j in pair} for i in index.tolist()])
-    used[worker.layout.inputs] = used[worker.layout.ports[name]] = True
+        task_network.b.data[place[i]] = bias
+    used = task_network.frozen | torch.tensor([i in {j for pair in synapses for j in pair} for i in index.tolist()])
+    used[task_network.layout.inputs] = used[task_network.layout.ports[name]] = True
     kept = used.nonzero().flatten()
-    keep_only(worker, kept)
-    store.claim(name, RULE, worker, index[kept])
+    keep_only(task_network, kept)
+    store.claim(name, RULE, task_network, index[kept])
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def store() -> Accumulation:
 
 
 def row(store: Accumulation, k: int) -> dict:
-    return measure(store, TASKS[k], 0.01, Metric(), seed=0)
+    return measure(store, TASKS[k], 0.01, Distance(), seed=0)
 
 
 def test_accuracy_counts_right_answers_whatever_the_batch(store, monkeypatch):

@@ -15,8 +15,8 @@ from avalanche_run import Naive, experiences
 
 from nesa.errors import RunFailed
 from nesa.seeds import derive
-from nesa.training.accumulation import Accumulation, Rule
-from nesa.training.strategies.models import AccumulatingURN
+from nesa.training.accumulation import Accumulation, Dynamics
+from nesa.training.strategies.models import GrowingURN
 from nesa.training.strategies.neural_pruning import NeuralPruning
 from urn.layout import Layout
 from urn.network import URN
@@ -35,9 +35,9 @@ OPTIMIZERS = {
     "adam": lambda model: torch.optim.Adam(model.parameters(), 0.01),
     "adam with decay": lambda model: torch.optim.Adam(model.parameters(), 0.01, weight_decay=0.01),
     "adamw": lambda model: torch.optim.AdamW(model.parameters(), 0.01, weight_decay=0.1),
-    "proximal adam": lambda model: Proximal(model.worker, "adam", 0.01, weight_decay=0.01),
-    "proximal adamw": lambda model: Proximal(model.worker, "adamw", 0.01, weight_decay=0.1),
-    "proximal sgd": lambda model: Proximal(model.worker, "sgd", 0.01, momentum=0.9, weight_decay=0.01),
+    "proximal adam": lambda model: Proximal(model.task_network, "adam", 0.01, weight_decay=0.01),
+    "proximal adamw": lambda model: Proximal(model.task_network, "adamw", 0.01, weight_decay=0.1),
+    "proximal sgd": lambda model: Proximal(model.task_network, "sgd", 0.01, momentum=0.9, weight_decay=0.01),
 }
 
 
@@ -59,7 +59,7 @@ PROBES = [clouds(k)[0][:17] for k in range(len(CLASSES))]
 def learner(optimizer="adam", update="residual_both", inputs_receive=True, penalty=None, **options):
     """A model, the plugin, and Avalanche's Naive strategy around them."""
     accumulation = Accumulation(Layout.flat(55, D_IN, CLASSES), inputs_receive=inputs_receive)
-    model = AccumulatingURN(accumulation, Rule(I, update, "linear"))
+    model = GrowingURN(accumulation, Dynamics(I, update, "linear"))
     plugin = NeuralPruning(
         penalty or Penalty(weight=0.05, activity=0.01),
         validation=lambda experience: clouds(experience.current_experience),
@@ -69,27 +69,27 @@ def learner(optimizer="adam", update="residual_both", inputs_receive=True, penal
     return model, plugin, naive(model, plugin, OPTIMIZERS[optimizer](model))
 
 
-def naive(model: AccumulatingURN, plugin: NeuralPruning, optimizer: torch.optim.Optimizer) -> Naive:
+def naive(model: GrowingURN, plugin: NeuralPruning, optimizer: torch.optim.Optimizer) -> Naive:
     return avalanche_run.naive(model, [plugin], optimizer, size=15, epochs=2)
 
 
-def answers(model: AccumulatingURN, k: int) -> torch.Tensor:
+def answers(model: GrowingURN, k: int) -> torch.Tensor:
     with torch.no_grad():
         return model(PROBES[k], k)
 
 
-def newborn(model: AccumulatingURN, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def newborn(model: GrowingURN, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The weights that task k starts with, and the global indices of its free neurons."""
     accumulation = model.accumulation
     name = model.names[k]
     generator = torch.Generator().manual_seed(derive(0, "weights", name))
-    worker, index = accumulation.worker(name, model.rule, generator)
+    task_network, index = accumulation.task_network(name, model.rule, generator)
     W, _ = accumulation.full()
-    W[index[:, None], index] = worker.W.data
-    return W, index[~worker.fixed]
+    W[index[:, None], index] = task_network.W.data
+    return W, index[~task_network.frozen]
 
 
-def train_and_check(model: AccumulatingURN, strategy: Naive, fewest: int = 8) -> None:
+def train_and_check(model: GrowingURN, strategy: Naive, fewest: int = 8) -> None:
     """Trains all tasks, growing by 20 neurons before each later one; each must claim `fewest` hidden neurons."""
     accumulation = model.accumulation
     references: list[torch.Tensor] = []
@@ -175,9 +175,9 @@ def test_the_setting_is_a_hard_one(update):
     compact = plugin.compact
 
     def counted(strategy) -> None:
-        before = model.worker.S
+        before = model.task_network.S
         compact(strategy)
-        dropped.append(before - model.worker.S)
+        dropped.append(before - model.task_network.S)
 
     plugin.compact = counted
     strategy.train(STREAM[0])
@@ -191,7 +191,7 @@ def test_the_setting_is_a_hard_one(update):
     rows = network.layout.inputs
     W, b = network.W.data.clone(), network.b.data.clone()
     W[rows] *= 1.01
-    network.become(network.layout, W, b, network.fixed)
+    network.set_parameters(network.layout, W, b, network.frozen)
     assert not torch.equal(network(PROBES[0]), before)
 
 
@@ -201,12 +201,12 @@ def test_without_the_hold_it_fails(monkeypatch, optimizer):
     model, _, strategy = learner(optimizer)
     strategy.train(STREAM[0])
     reference, (W, b) = answers(model, 0), model.accumulation.full()
-    monkeypatch.setattr(URN, "hold", lambda self: None)
+    monkeypatch.setattr(URN, "restore_frozen", lambda self: None)
     with pytest.raises(RunFailed, match="task 'six': training has moved the frozen weights of earlier tasks"):
         strategy.train(STREAM[1])
-    worker, index = model.worker, model.index
-    fixed = worker.fixed
-    assert not torch.equal(worker.W.data[fixed][:, fixed], W[index[fixed][:, None], index[fixed]])
+    task_network, index = model.task_network, model.index
+    frozen = task_network.frozen
+    assert not torch.equal(task_network.W.data[frozen][:, frozen], W[index[frozen][:, None], index[frozen]])
     assert torch.equal(answers(model, 0), reference)
     assert torch.equal(model.accumulation.full()[0], W) and torch.equal(model.accumulation.full()[1], b)
     assert len(model.accumulation.claims) == 1
@@ -215,7 +215,7 @@ def test_without_the_hold_it_fails(monkeypatch, optimizer):
 def test_without_the_hold_the_soft_threshold_reaches_frozen_weights(monkeypatch):
     _, _, strategy = learner("sgd", ramp=0.0)
     strategy.train(STREAM[0])
-    monkeypatch.setattr(URN, "hold", lambda self: None)
+    monkeypatch.setattr(URN, "restore_frozen", lambda self: None)
     with pytest.raises(RunFailed, match="moved the frozen weights"):
         strategy.train(STREAM[1])
 
@@ -224,9 +224,9 @@ def test_a_worker_that_writes_into_a_claimed_neuron_is_refused():
     model, _, strategy = learner("sgd")
     strategy.train(STREAM[0])
     model.begin(1, None)
-    worker = model.worker
+    task_network = model.task_network
     claimed = int((model.index == model.accumulation.claimed[0]).nonzero())
-    worker.W.data[claimed, int((~worker.fixed).nonzero()[0])] = 1e-30
+    task_network.W.data[claimed, int((~task_network.frozen).nonzero()[0])] = 1e-30
     with pytest.raises(RunFailed, match="a claimed neuron reads a free one"):
         model.finish()
 
@@ -243,9 +243,9 @@ def test_a_bad_free_neuron_never_reaches_an_earlier_task(bad):
     references = [answers(model, k) for k in range(2)]
     model.begin(2, None)
     model.train()
-    free = ~model.worker.fixed
-    model.worker.W.data[free] = bad
-    model.worker.b.data[free] = bad
+    free = ~model.task_network.frozen
+    model.task_network.W.data[free] = bad
+    model.task_network.b.data[free] = bad
     assert not torch.isfinite(answers(model, 2)).any()
     for k in range(2):
         assert torch.equal(answers(model, k), references[k])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nesa.training import pruning
-from nesa.training.pruning import DENSE, accuracy, advice, drop_idle, mean_activity, settle
+from nesa.training.pruning import DENSE, accuracy, advice, drop_idle, mean_activity, prune
 from urn.layout import Layout
 from urn.network import URN
 from urn.penalties import Penalty
@@ -22,24 +22,24 @@ def data(n: int = 90) -> tuple[torch.Tensor, torch.Tensor]:
     return centres[y] + 0.7 * torch.randn(n, D_IN, generator=generator), y
 
 
-def trained(update: str = "residual_output", fixed: bool = True) -> URN:
+def trained(update: str = "residual_output", frozen: bool = True) -> URN:
     """A net of 30 neurons with 9 % errors or fewer; its inputs and three hidden neurons are fixed."""
     layout = Layout.flat(30, D_IN, {"a": CLASSES})
     urn = URN(layout, 4, update, "linear", generator=torch.Generator().manual_seed(2))
     mask = torch.zeros(30, dtype=torch.bool)
     W = urn.W.data.clone()
-    if fixed:
+    if frozen:
         mask[: D_IN + 3] = True
         W[mask[:, None] & ~mask] = 0
         W[:D_IN] = 0
-    urn.become(layout, W, urn.b.data.clone(), mask)
+    urn.set_parameters(layout, W, urn.b.data.clone(), mask)
     x, y = data()
     optimizer = torch.optim.Adam(urn.parameters(), 0.02)
     for _ in range(30):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(urn(x), y).backward()
         optimizer.step()
-        urn.hold()
+        urn.restore_frozen()
     assert accuracy(urn, x, y) > 0.9
     return urn
 
@@ -53,10 +53,10 @@ def chain(I: int, extra: dict[tuple[int, int], float] | None = None) -> URN:
         W[to, frm] = weight
     b = torch.zeros(9)
     b[8] = 0.5
-    fixed = torch.zeros(9, dtype=torch.bool)
-    fixed[0] = True
+    frozen = torch.zeros(9, dtype=torch.bool)
+    frozen[0] = True
     urn = URN(layout, I, "plain", "linear")
-    urn.become(layout, W, b, fixed)
+    urn.set_parameters(layout, W, b, frozen)
     return urn
 
 
@@ -97,7 +97,7 @@ def test_at_most_the_margin_is_lost(update, margin):
     urn = trained(update)
     x, y = data()
     before = accuracy(urn, x, y)
-    settled = settle(urn, x, y, "a", margin)
+    settled = prune(urn, x, y, "a", margin)
     assert settled.score_before == before
     assert settled.score_after == accuracy(urn, x, y)
     assert settled.score_after >= before - margin - 1e-9
@@ -108,28 +108,28 @@ def test_a_wider_margin_prunes_more():
     left = []
     for margin in (0.0, 0.1, 0.5):
         urn = trained()
-        settle(urn, *data(), "a", margin)
-        left.append(int((urn.W.data[~urn.fixed] != 0).sum()))
+        prune(urn, *data(), "a", margin)
+        left.append(int((urn.W.data[~urn.frozen] != 0).sum()))
     assert left[0] > left[1] > left[2]
 
 
 @pytest.mark.parametrize("update", list(UPDATES))
 def test_fixed_rows_are_never_touched(update):
     urn = trained(update)
-    index = urn.fixed.nonzero().flatten()
+    index = urn.frozen.nonzero().flatten()
     W, b = urn.W.data[index].clone(), urn.b.data[index].clone()
-    settled = settle(urn, *data(), "a", 0.5)
+    settled = prune(urn, *data(), "a", 0.5)
     assert torch.isin(index, settled.kept).all()  # not dropped either, although little is left
-    assert torch.equal(urn.W.data[urn.fixed], W[:, settled.kept]) and torch.equal(urn.b.data[urn.fixed], b)
+    assert torch.equal(urn.W.data[urn.frozen], W[:, settled.kept]) and torch.equal(urn.b.data[urn.frozen], b)
     assert W[:, D_IN : D_IN + 3].any()
 
 
 def test_weights_below_the_threshold_and_only_they_are_cut():
     urn = trained()
     W = urn.W.data.clone()
-    settled = settle(urn, *data(), "a", 0.1)
+    settled = prune(urn, *data(), "a", 0.1)
     old, new = W[settled.kept][:, settled.kept], urn.W.data
-    free = ~urn.fixed
+    free = ~urn.frozen
     assert settled.weight_threshold > 0
     small = old[free].abs() < settled.weight_threshold
     assert not new[free][small].any() and small.any()
@@ -140,7 +140,7 @@ def test_neurons_at_or_below_theta_are_dropped():
     """All weights are 1, so none is cut. Mean activities: 4: 0.1, 5: 0.15, 6: 0, and 0.75 in the chain that answers."""
     urn = chain(4, {(7, 4): 1.0, (7, 5): 1.0})
     urn.b.data[4], urn.b.data[5] = 0.1, 0.15
-    settled = settle(urn, X, Y, "a", 0.0)
+    settled = prune(urn, X, Y, "a", 0.0)
     assert settled.score_before == settled.score_after == 1.0
     assert settled.theta == pytest.approx(0.15) and settled.weight_threshold == 1.0
     assert settled.kept.tolist() == [0, 1, 2, 3, 7, 8]
@@ -158,18 +158,18 @@ def test_validation_data_decide(monkeypatch):
         return real(urn, x, y, *rest)
 
     monkeypatch.setattr(pruning, "accuracy", spy)
-    settle(urn, x, y, "a", 0.1)
+    prune(urn, x, y, "a", 0.1)
     assert seen == {(x.data_ptr(), len(x))}
 
 
 def test_a_net_without_free_weights_settles_as_it_is():
     urn = chain(4)
-    urn.become(urn.layout, urn.W.data.clone(), urn.b.data.clone(), torch.ones(9, dtype=torch.bool))
-    settled = settle(urn, X, Y, "a", 0.5)
+    urn.set_parameters(urn.layout, urn.W.data.clone(), urn.b.data.clone(), torch.ones(9, dtype=torch.bool))
+    settled = prune(urn, X, Y, "a", 0.5)
     assert settled.score_before == settled.score_after == 1.0 and settled.kept.tolist() == list(range(9))
     empty = chain(4)
     empty.W.data.zero_()
-    assert settle(empty, X, Y, "a", 0.0).score_after == 0.5
+    assert prune(empty, X, Y, "a", 0.0).score_after == 0.5
 
 
 # --- dead ends ------------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def test_neurons_that_only_dropped_ones_had_woken_are_dropped():
     """4 (activity 0.1) wakes 5 (0.4), which does not matter; 6 (0.2) does. So theta is 0.1, and 5 falls silent."""
     urn = chain(4, {(5, 4): 4.0, (7, 5): -1.0, (8, 6): 1.0})
     urn.b.data[[4, 6, 7, 8]] = torch.tensor([0.1, 0.2, 0.35, 0.3])
-    settled = settle(urn, X, Y, "a", 0.0)
+    settled = prune(urn, X, Y, "a", 0.0)
     assert settled.score_before == settled.score_after == 1.0
     assert settled.theta == pytest.approx(0.1)
     assert settled.kept.tolist() == [0, 1, 2, 3, 6, 7, 8]
@@ -218,11 +218,11 @@ def test_rows_of_input_neurons_that_nobody_needs_become_zero():
     W[0, 3], W[1, 3], W[3, 1] = 1.0, 1.0, 1.0  # both input neurons read hidden 3, and 3 reads input 1
     W[1, 2] = 1.0
     urn = URN(layout, 4, "plain", "linear")
-    urn.become(layout, W, torch.tensor([0.1, 0.2, 0.0, 0.0, 0.0, 0.0]))
+    urn.set_parameters(layout, W, torch.tensor([0.1, 0.2, 0.0, 0.0, 0.0, 0.0]))
     kept = drop_idle(urn, "a", torch.ones(6, dtype=torch.bool))
     assert kept.tolist() == [0, 1, 2, 3, 4, 5]  # 1 -> 3 -> 0 -> 2 -> port in four iterations, so 3 stays
     urn = URN(layout, 3, "plain", "linear")
-    urn.become(layout, W, torch.tensor([0.1, 0.2, 0.0, 0.0, 0.0, 0.0]))
+    urn.set_parameters(layout, W, torch.tensor([0.1, 0.2, 0.0, 0.0, 0.0, 0.0]))
     kept = drop_idle(urn, "a", torch.ones(6, dtype=torch.bool))
     assert kept.tolist() == [0, 1, 2, 4, 5]
     assert not urn.W.data[1].any() and float(urn.b.data[1]) == 0.0
@@ -242,7 +242,7 @@ def hidden_of(dense: bool, port: bool = True) -> URN:
         W[:, 3:] = 0
     if not port:
         W[18:] = 0
-    urn.become(layout, W, urn.b.data.clone(), mask)
+    urn.set_parameters(layout, W, urn.b.data.clone(), mask)
     return urn
 
 

@@ -7,7 +7,15 @@ import copy
 import pytest
 import torch
 
-from urn.compaction import LOOK, Watch, compact, follow, keep_only, look, narrow
+from urn.compaction import (
+    LOOK,
+    ActivityTracker,
+    compact,
+    keep_only,
+    rebind_parameters,
+    set_active_sets,
+    update_full_pass,
+)
 from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
@@ -30,12 +38,12 @@ def network() -> URN:
     layout = Layout.grid((2, 2, 4), 1, {"a": 2})
     generator = torch.Generator().manual_seed(3)
     urn = URN(layout, 4, "residual_both", "linear", generator=generator, dtype=torch.float64)
-    fixed = torch.zeros(18, dtype=torch.bool)
-    fixed[:4] = True
+    frozen = torch.zeros(18, dtype=torch.bool)
+    frozen[:4] = True
     W, b = urn.W.data.clone(), urn.b.data.clone()
     W[:4] = 0
     b[SILENT] = -100.0
-    urn.become(layout, W, b, fixed)
+    urn.set_parameters(layout, W, b, frozen)
     return urn
 
 
@@ -52,7 +60,7 @@ def train(urn: URN, optimizer: torch.optim.Optimizer, data) -> None:
         ((logits - x[:, :2]).pow(2).mean() + activity).backward()
         optimizer.step()
         if not isinstance(optimizer, Proximal):
-            urn.hold()
+            urn.restore_frozen()
 
 
 # --- gathering ------------------------------------------------------------------------------------------------------
@@ -61,17 +69,17 @@ def train(urn: URN, optimizer: torch.optim.Optimizer, data) -> None:
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_weights_and_state_are_gathered(name):
     urn = network()
-    urn.support = torch.rand(18, 18) < 0.9
+    urn.mask = torch.rand(18, 18) < 0.9
     optimizer = OPTIMIZERS[name](urn)
     train(urn, optimizer, batches(3))
     before, state = copy.deepcopy(urn), copy.deepcopy({"W": optimizer.state[urn.W], "b": optimizer.state[urn.b]})
     keep = torch.tensor([i for i in range(18) if i not in SILENT])
-    silent = torch.rand(4, 18) < 0.5
-    urn.declare_silent(silent)
+    inactive = torch.rand(4, 18) < 0.5
+    urn.set_inactive(inactive)
     keep_only(urn, keep, optimizer)
     assert torch.equal(urn.W.data, before.W.data[keep][:, keep]) and torch.equal(urn.b.data, before.b.data[keep])
-    assert torch.equal(urn.support, before.support[keep][:, keep])
-    assert torch.equal(urn.fixed, before.fixed[keep]) and torch.equal(urn.silent, silent[:, keep])
+    assert torch.equal(urn.mask, before.mask[keep][:, keep])
+    assert torch.equal(urn.frozen, before.frozen[keep]) and torch.equal(urn.inactive, inactive[:, keep])
     assert urn.layout.S == 15 and torch.equal(urn.layout.positions, before.layout.positions[keep])
     assert [p is q for p, q in zip(optimizer.param_groups[0]["params"], (urn.W, urn.b), strict=True)] == [True, True]
     assert set(map(id, optimizer.state)) <= {id(urn.W), id(urn.b)}  # nothing is left of the old ones
@@ -92,7 +100,7 @@ def test_without_a_way_to_carry_it_the_state_is_dropped():
     train(urn, optimizer, batches(1))
     new = torch.nn.Parameter(torch.zeros(3))
     old = urn.b
-    follow(optimizer, {old: new})
+    rebind_parameters(optimizer, {old: new})
     assert new not in optimizer.state and old not in optimizer.state and urn.W in optimizer.state
     assert optimizer.param_groups[0]["params"][1] is new
 
@@ -112,9 +120,9 @@ def test_on_and_off_agree_while_the_dropped_neurons_stay_silent(name):
     data = list(batches(6))
     train(whole, OPTIMIZERS[name](whole), data)
     optimizer = OPTIMIZERS[name](part)
-    part.watch = Watch(part)
+    part.tracker = ActivityTracker(part)
     train(part, optimizer, data[:3])
-    awake = part.watch.awake()
+    awake = part.tracker.awake()
     assert [i for i in SILENT if awake[i]] == []
     awake[:4] = awake[16:] = True
     keep = awake.nonzero().flatten()
@@ -136,10 +144,10 @@ def test_a_neuron_that_would_have_come_back_makes_the_difference():
         layout = Layout.flat(4, 1, {"a": 1})
         W = torch.zeros(4, 4, dtype=torch.float64)
         W[1, 0], W[2, 1], W[3, 1], W[3, 2] = 1.0, 1.0, 1.0, 3.0
-        fixed = torch.tensor([True, False, False, False])
+        frozen = torch.tensor([True, False, False, False])
         urn = URN(layout, 3, "residual_input", "linear")
-        urn.become(layout, W, torch.tensor([0.0, 0.0, -1.5, 0.0], dtype=torch.float64), fixed)
-        urn.watch = Watch(urn)
+        urn.set_parameters(layout, W, torch.tensor([0.0, 0.0, -1.5, 0.0], dtype=torch.float64), frozen)
+        urn.tracker = ActivityTracker(urn)
         optimizer = torch.optim.SGD([urn.W], 0.01)  # the bias stays
         x = torch.ones(4, 1, dtype=torch.float64)
 
@@ -148,15 +156,15 @@ def test_a_neuron_that_would_have_come_back_makes_the_difference():
                 optimizer.zero_grad()
                 (urn(x) - 6).pow(2).mean().backward()
                 optimizer.step()
-                urn.hold()
+                urn.restore_frozen()
 
         steps(1)
-        assert urn.watch.awake().tolist() == [False, True, False, False]
+        assert urn.tracker.awake().tolist() == [False, True, False, False]
         if compaction:
             keep_only(urn, torch.tensor([0, 1, 3]), optimizer)
-        urn.watch = Watch(urn)
+        urn.tracker = ActivityTracker(urn)
         steps(100)
-        woke = urn.S == 4 and bool(urn.watch.awake()[2])
+        woke = urn.S == 4 and bool(urn.tracker.awake()[2])
         outcomes[compaction] = (woke, urn(x).mean().item(), float(urn.W.data[1, 0]))
     assert outcomes[False][0] and not outcomes[True][0]
     assert outcomes[False][1] == pytest.approx(6.0, abs=0.05) and outcomes[True][1] == pytest.approx(6.0, abs=0.05)
@@ -168,7 +176,7 @@ def test_a_neuron_that_would_have_come_back_makes_the_difference():
 
 def test_the_watch_sees_who_fired_at_which_iteration():
     urn = network()
-    urn.watch = Watch(urn)
+    urn.tracker = ActivityTracker(urn)
     fired = torch.zeros(4, 18, dtype=torch.bool)
     for x in batches(3):
         urn(x)
@@ -176,11 +184,11 @@ def test_the_watch_sees_who_fired_at_which_iteration():
             if level:
                 fired[level] |= (N > 0).any(0)
     hidden = urn.layout.hidden
-    assert torch.equal(urn.watch.fired[1:][:, hidden], fired[1:][:, hidden])
-    assert torch.equal(urn.watch.awake()[hidden], fired.any(0)[hidden])
-    assert not urn.watch.awake()[SILENT].any() and urn.watch.awake()[hidden].any()
-    urn.watch.reset()
-    assert not urn.watch.fired.any()
+    assert torch.equal(urn.tracker.fired[1:][:, hidden], fired[1:][:, hidden])
+    assert torch.equal(urn.tracker.awake()[hidden], fired.any(0)[hidden])
+    assert not urn.tracker.awake()[SILENT].any() and urn.tracker.awake()[hidden].any()
+    urn.tracker.reset()
+    assert not urn.tracker.fired.any()
 
 
 # --- active sets ----------------------------------------------------------------------------------------------------
@@ -192,7 +200,7 @@ def layered(inputs: str = "still") -> URN:
     layout = Layout.flat(26, 4, {"a": 2})
     generator = torch.Generator().manual_seed(5)
     urn = URN(layout, 5, "residual_output", "linear", generator=generator, dtype=torch.float64)
-    W, b, fixed = urn.W.data.abs(), urn.b.data.clone(), torch.arange(26) < 6
+    W, b, frozen = urn.W.data.abs(), urn.b.data.clone(), torch.arange(26) < 6
     stops = torch.arange(26) % 4 + 1
     W[6:24, 4:24] *= stops[6:24, None] == stops[None, 4:24] + 1
     W[6:24, 4:6] = 0
@@ -200,7 +208,7 @@ def layered(inputs: str = "still") -> URN:
     b[5] = 0.3
     if inputs == "firing":
         b[0], b[1:4], W[4:24, 0] = 0.05, 1e-6, -0.5
-    urn.become(layout, W, b, fixed)
+    urn.set_parameters(layout, W, b, frozen)
     return urn
 
 
@@ -214,9 +222,9 @@ def narrowed(inputs: str = "still", optimizer: torch.optim.Optimizer | None = No
     """The network, and the order that `narrow` has given it."""
     urn = layered(inputs) if urn is None else urn
     optimizer = optimizer or torch.optim.SGD(urn.parameters(), 0.0)
-    urn.watch = Watch(urn)
+    urn.tracker = ActivityTracker(urn)
     train(urn, optimizer, drive(2))
-    return urn, narrow(urn, optimizer)
+    return urn, set_active_sets(urn, optimizer)
 
 
 @pytest.mark.parametrize("inputs", ["still", "firing"])
@@ -225,7 +233,7 @@ def test_active_sets_are_slices_within_one_another(inputs):
     urn, order = narrowed(inputs)
     assert order.tolist() != list(range(26)) and sorted(order.tolist()) == list(range(26))
     assert order[:4].tolist() == [0, 1, 2, 3] and order[24:].tolist() == [24, 25]
-    assert torch.equal(urn.fixed, whole.fixed[order]) and torch.equal(urn.W.data, whole.W.data[order][:, order])
+    assert torch.equal(urn.frozen, whole.frozen[order]) and torch.equal(urn.W.data, whole.W.data[order][:, order])
     fired = torch.zeros(5, 26, dtype=torch.bool)
     for x in drive(2):
         fired |= torch.stack([(N > 0).any(0) for N in whole.states(x)[:5]])
@@ -243,16 +251,16 @@ def test_active_sets_are_slices_within_one_another(inputs):
             assert torch.equal(computed[4:6], last[4:6] >= level)
         else:  # input neurons send, so that fixed ones are computed at all l
             assert bool(computed[:6].all())
-    assert (plan.reach is None) == (inputs == "firing")
+    assert (plan.gradient_support is None) == (inputs == "firing")
 
 
 @pytest.mark.parametrize("inputs", ["still", "firing"])
 def test_they_change_no_answer_and_no_gradient(inputs):
     whole = layered(inputs)
     urn, order = narrowed(inputs)
-    free = ~urn.fixed
+    free = ~urn.frozen
     for recycle in (False, True):
-        urn.recycle_gradient = recycle
+        urn.reuse_gradient_memory = recycle
         for x in drive(2):  # those that the watch has seen
             for network in (whole, urn):
                 network.zero_grad()
@@ -261,9 +269,9 @@ def test_they_change_no_answer_and_no_gradient(inputs):
             assert torch.allclose(urn(x), whole(x), rtol=1e-12)
             one, two = urn.W.grad[free], whole.W.grad[order][:, order][free]
             assert torch.allclose(one[:, :24], two[:, :24], rtol=1e-10, atol=1e-14)
-            if urn._plan("a").reach is not None:
+            if urn._plan("a").gradient_support is not None:
                 outside = torch.ones_like(urn.W, dtype=torch.bool)
-                for top, bottom, left, right in urn._plan("a").reach:
+                for top, bottom, left, right in urn._plan("a").gradient_support:
                     outside[top:bottom, left:right] = False
                 assert not urn.W.grad[outside].any() and outside[free].sum() > 50
 
@@ -275,18 +283,18 @@ def test_with_and_without_them_training_agrees(name):
     one, two = OPTIMIZERS[name](whole), OPTIMIZERS[name](urn)
     for optimizer in (one, two):
         optimizer.param_groups[0]["lr"] = 1e-4
-    whole.watch = Watch(whole)
+    whole.tracker = ActivityTracker(whole)
     train(whole, one, drive(2))
     _, order = narrowed(urn=urn, optimizer=two)
-    assert urn.silent is not None
+    assert urn.inactive is not None
     for step, x in enumerate(drive(2 * LOOK), 1):
         train(whole, one, [x])
-        look(urn, two, step)
+        update_full_pass(urn, two, step)
         train(urn, two, [x])
-        urn.look = False
+        urn.compute_all_now = False
     close = {"rtol": 1e-3, "atol": 1e-6} if isinstance(two, Proximal) else {"rtol": 1e-8, "atol": 1e-10}
     if isinstance(two, Proximal):
-        two.catch_up()
+        two.apply_deferred()
     assert torch.allclose(urn.W, whole.W[order][:, order], **close)
     assert torch.allclose(urn.b, whole.b[order], **close)
     assert (urn.W - layered().W[order][:, order]).abs().max() > 1e-3
@@ -295,37 +303,37 @@ def test_with_and_without_them_training_agrees(name):
 def test_a_neuron_that_fires_again_is_seen_and_computed_again():
     urn, _ = narrowed()
     optimizer = torch.optim.SGD(urn.parameters(), 0.0)
-    early = int((urn.silent[2] & ~urn.fixed).nonzero()[0])
+    early = int((urn.inactive[2] & ~urn.frozen).nonzero()[0])
     with torch.no_grad():
         urn.b[early] += 5.0
-    urn.watch = Watch(urn)
+    urn.tracker = ActivityTracker(urn)
     for step, x in enumerate(drive(LOOK - 1), 1):
-        look(urn, optimizer, step)
+        update_full_pass(urn, optimizer, step)
         train(urn, optimizer, [x])
-        urn.look = False
-    assert not urn.watch.fired[2, early]  # it is not computed there, so nobody knows
-    look(urn, optimizer, LOOK)
+        urn.compute_all_now = False
+    assert not urn.tracker.fired[2, early]  # it is not computed there, so nobody knows
+    update_full_pass(urn, optimizer, LOOK)
     train(urn, optimizer, drive(1))
-    urn.look = False
-    assert urn.watch.fired[2, early]
-    order = narrow(urn, optimizer)
-    assert urn.silent is None or not urn.silent[2, int((order == early).nonzero())]
+    urn.compute_all_now = False
+    assert urn.tracker.fired[2, early]
+    order = set_active_sets(urn, optimizer)
+    assert urn.inactive is None or not urn.inactive[2, int((order == early).nonzero())]
 
 
 def test_sets_that_save_nothing_are_not_declared():
     urn = network()
     optimizer = torch.optim.SGD(urn.parameters(), 0.0)
-    urn.watch = Watch(urn)
-    urn.watch.fired[1:] = True
-    narrow(urn, optimizer)
-    assert urn.silent is None
+    urn.tracker = ActivityTracker(urn)
+    urn.tracker.fired[1:] = True
+    set_active_sets(urn, optimizer)
+    assert urn.inactive is None
 
 
 def test_dropping_keeps_what_the_watch_has_seen():
     urn = network()
-    urn.watch = Watch(urn)
+    urn.tracker = ActivityTracker(urn)
     train(urn, torch.optim.SGD(urn.parameters(), 0.0), batches(3))
-    before = urn.watch.fired.clone()
+    before = urn.tracker.fired.clone()
     kept = compact(urn)
     assert urn.S == len(kept) < 18 and not set(SILENT) & set(kept.tolist())
-    assert torch.equal(urn.watch.fired, before[:, kept])
+    assert torch.equal(urn.tracker.fired, before[:, kept])

@@ -17,7 +17,7 @@ from nesa.config.curriculum import Curriculum
 from nesa.config.loader import dump, load
 from nesa.experiment.run import run
 from nesa.experiment.session import Session, make_layout
-from nesa.training.accumulation import FREE, Accumulation, Rule
+from nesa.training.accumulation import FREE, Accumulation, Dynamics
 from nesa.training.pruning import mean_activity
 from urn.compaction import keep_only
 from urn.layout import Layout
@@ -26,7 +26,7 @@ from urn.optim import Proximal
 from urn.penalties import Penalty
 
 WIDTHS, D_IN, PORTS = (7, 5), 4, {"a": 3, "b": 2}
-RULE = Rule(3, "plain", "linear")
+RULE = Dynamics(3, "plain", "linear")
 YAML = """\
 name: layered
 seed: 3
@@ -67,12 +67,12 @@ def blocks(urn: URN) -> torch.Tensor:
 
 
 def claim_half(accumulation: Accumulation, task: str) -> None:
-    worker, index = accumulation.worker(task, RULE, torch.Generator().manual_seed(len(accumulation.claims)))
-    worker.b.data[~worker.fixed] += 0.1
-    half = torch.arange(worker.S) % 2 == 0
-    kept = (half | worker.fixed | (worker.layout.layer == 3)).nonzero().flatten()
-    keep_only(worker, kept)
-    accumulation.claim(task, RULE, worker, index[kept])
+    task_network, index = accumulation.task_network(task, RULE, torch.Generator().manual_seed(len(accumulation.claims)))
+    task_network.b.data[~task_network.frozen] += 0.1
+    half = torch.arange(task_network.S) % 2 == 0
+    kept = (half | task_network.frozen | (task_network.layout.layer == 3)).nonzero().flatten()
+    keep_only(task_network, kept)
+    accumulation.claim(task, RULE, task_network, index[kept])
 
 
 # The layout -------------------------------------------------------------------------------------------------------
@@ -111,22 +111,22 @@ def test_only_plain_networks_as_deep_as_their_layers_are_feedforward():
 def test_answers_and_gradients_are_those_of_the_mlp_before_and_after_a_claim():
     accumulation = store()
     for task in PORTS:
-        urn, _ = accumulation.worker(task, RULE, torch.Generator().manual_seed(3))
-        urn.b.data[~urn.fixed] += 0.05
+        urn, _ = accumulation.task_network(task, RULE, torch.Generator().manual_seed(3))
+        urn.b.data[~urn.frozen] += 0.05
         mlp, x, port = mlp_of(urn, task), batch(), urn.layout.ports[task]
         out, activity = urn.forward_with_activity(x, task, (0.0, 0.3, 0.3))
         hidden = [mlp[:2](x), mlp[:4](x)]
         torch.testing.assert_close(out, mlp(x), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(urn.states(x, task)[-1][:, port], mlp(x), rtol=1e-12, atol=1e-12)
         layer = urn.layout.layer
-        free = [~urn.fixed[layer == z] for z in (1, 2)]
-        price = sum(0.3 * h[:, f].sum() for h, f in zip(hidden, free, strict=True))
-        torch.testing.assert_close(activity, price, rtol=1e-12, atol=1e-12)
+        free = [~urn.frozen[layer == z] for z in (1, 2)]
+        coefficient = sum(0.3 * h[:, f].sum() for h, f in zip(hidden, free, strict=True))
+        torch.testing.assert_close(activity, coefficient, rtol=1e-12, atol=1e-12)
         (out.square().sum() + activity).backward()
-        (mlp(x).square().sum() + price).backward()
+        (mlp(x).square().sum() + coefficient).backward()
         sets = [(layer == z).nonzero().flatten() for z in range(3)] + [port]
         for k, (before, now) in enumerate(pairwise(sets)):
-            train = ~urn.fixed[now]
+            train = ~urn.frozen[now]
             found, wanted = urn.W.grad[now[:, None], before], mlp[2 * k].weight.grad
             torch.testing.assert_close(found[train], wanted[train], rtol=1e-10, atol=1e-10)
             torch.testing.assert_close(urn.b.grad[now][train], mlp[2 * k].bias.grad[train], rtol=1e-10, atol=1e-10)
@@ -141,7 +141,7 @@ def test_a_gradient_in_memory_used_again_is_the_fresh_one(every):
     for step, switch in enumerate((not every, every, every)):
         x = batch(dtype=torch.float32) + step
         found = []
-        for urn.recycle_gradient in (True, False):
+        for urn.reuse_gradient_memory in (True, False):
             urn.W.grad = None
             out, _ = urn.forward_with_activity(x, None, (0.0,) * 4, every=switch)
             out.square().sum().backward()
@@ -153,8 +153,8 @@ def test_a_gradient_in_memory_used_again_is_the_fresh_one(every):
 def test_a_proximal_step_is_the_mlps_own_and_leaves_all_else_at_zero(base):
     accumulation = store(gain=1.5)
     claim_half(accumulation, "a")
-    urn, _ = accumulation.worker("b", RULE, torch.Generator().manual_seed(4))
-    mlp, fixed, before = mlp_of(urn, "b"), urn.fixed, urn.W.data.clone()
+    urn, _ = accumulation.task_network("b", RULE, torch.Generator().manual_seed(4))
+    mlp, frozen, before = mlp_of(urn, "b"), urn.frozen, urn.W.data.clone()
     make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[base]
     theirs = make(mlp.parameters(), lr=0.01, weight_decay=0.1)
     ours = Proximal(urn, base, 0.01, weight_decay=0.1)
@@ -166,9 +166,9 @@ def test_a_proximal_step_is_the_mlps_own_and_leaves_all_else_at_zero(base):
             out.square().sum().backward()
             optimizer.step()
         for k, (frm, to) in enumerate(pairwise(sets)):  # the MLP's claimed rows are put back
-            mlp[2 * k].weight.data[fixed[to]] = before[to[:, None], frm][fixed[to]]
-            mlp[2 * k].bias.data[fixed[to]] = urn.b.data[to][fixed[to]]
-    assert torch.equal(urn.W.data[fixed], before[fixed]) and not torch.equal(urn.W.data, before)
+            mlp[2 * k].weight.data[frozen[to]] = before[to[:, None], frm][frozen[to]]
+            mlp[2 * k].bias.data[frozen[to]] = urn.b.data[to][frozen[to]]
+    assert torch.equal(urn.W.data[frozen], before[frozen]) and not torch.equal(urn.W.data, before)
     assert not urn.W.data[~blocks(urn)].any()
     for k, (frm, to) in enumerate(pairwise(sets)):
         torch.testing.assert_close(urn.W.data[to[:, None], frm], mlp[2 * k].weight.data, rtol=1e-9, atol=1e-9)
@@ -179,8 +179,8 @@ def test_penalties_act_on_the_blocks_as_they_do_on_whole_rows(method):
     """The same network without the knowledge of its layers, with the pattern as an ordinary support."""
     layered = URN(Layout.feedforward(WIDTHS, D_IN, {"a": 3}), 3, generator=torch.Generator().manual_seed(0))
     plain = Layout(layered.layout.positions, layered.layout.inputs, layered.layout.ports)
-    whole = URN(plain, 3, support=blocks(layered), generator=torch.Generator())
-    whole.become(plain, layered.W.data.clone(), layered.b.data.clone())
+    whole = URN(plain, 3, mask=blocks(layered), generator=torch.Generator())
+    whole.set_parameters(plain, layered.W.data.clone(), layered.b.data.clone())
     x = batch(dtype=torch.float32)
     for urn in (layered, whole):
         optimizer = Proximal(urn, "adam", 0.01, penalty=Penalty(method, 0.02))

@@ -35,15 +35,15 @@ def network(update: str, output: str, I: int, fixed_set: str, contiguous: bool) 
     urn = URN(layout, I, update, output, gain=1.5, generator=generator, dtype=torch.float64)
     W, b = urn.W.data.clone(), torch.randn(S, generator=generator, dtype=torch.float64) * 0.3
     hidden = layout.hidden
-    fixed = torch.zeros(S, dtype=torch.bool)
+    frozen = torch.zeros(S, dtype=torch.bool)
     if "hidden" in fixed_set:
-        fixed[hidden[[0, 2, 3]]] = True
+        frozen[hidden[[0, 2, 3]]] = True
     if "inputs" in fixed_set:
-        fixed[layout.inputs] = True
+        frozen[layout.inputs] = True
     if fixed_set == "all":
-        fixed[:] = True
+        frozen[:] = True
     else:
-        W[fixed[:, None] & ~fixed] = 0  # nothing free writes into a fixed neuron
+        W[frozen[:, None] & ~frozen] = 0  # nothing free writes into a fixed neuron
     if "still" in fixed_set:
         W[layout.inputs] = 0
         b[layout.inputs] = torch.tensor([0.0, -1.0, -0.5], dtype=torch.float64)
@@ -51,7 +51,7 @@ def network(update: str, output: str, I: int, fixed_set: str, contiguous: bool) 
         b[layout.inputs[0]] = 0.4
     if fixed_set == "hidden":  # with free inputs the fixed neurons read one another only, so they need a bias
         b[hidden[[0, 2, 3]]] = 0.2
-    urn.become(layout, W, b, fixed)
+    urn.set_parameters(layout, W, b, frozen)
     return urn
 
 
@@ -63,7 +63,7 @@ def silent_sets(urn: URN, x: torch.Tensor, share: float) -> torch.Tensor:
 
 def literal(urn: URN, x: torch.Tensor, port: str, costs) -> tuple[torch.Tensor, torch.Tensor]:
     states = urn.states(x, port)
-    counted = [i for i in urn.layout.hidden.tolist() if not urn.fixed[i]]
+    counted = [i for i in urn.layout.hidden.tolist() if not urn.frozen[i]]
     activity = sum((costs[k] * states[k][:, counted].sum() for k in range(1, urn.iterations)), torch.zeros(()).double())
     return states[-1][:, urn.layout.ports[port]], activity
 
@@ -83,12 +83,12 @@ def check(urn: URN, x: torch.Tensor, port: str, tag) -> None:
     close = {"rtol": 1e-10, "atol": 1e-12}
     assert torch.allclose(logits, expected, **close), tag
     assert torch.allclose(activity, expected_activity, **close), tag
-    trains = ~urn.fixed
+    trains = ~urn.frozen
     trains[urn.layout.ports[port]] = True
     senders = torch.ones(S, dtype=torch.bool)
     for index in urn.layout.ports.values():
         senders[index] = False  # output neurons send nothing: `hold` keeps these columns at zero
-    rows = trains & ~urn.fixed
+    rows = trains & ~urn.frozen
     assert torch.allclose(dW[rows][:, senders], eW[rows][:, senders], **close), tag
     assert torch.allclose(db[rows], eb[rows], **close), tag
     assert not dW[:, ~senders].any(), tag
@@ -109,7 +109,7 @@ def test_equals_the_literal_rule(update, output, I):
         x = torch.randn(shape, generator=generator, dtype=torch.float64)
         port = "ab"[torch.randint(2, (), generator=generator)]
         if with_silent:
-            urn.declare_silent(silent_sets(urn, x, 0.7))
+            urn.set_inactive(silent_sets(urn, x, 0.7))
         check(urn, x, port, (fixed_set, contiguous, with_silent, sequence, port))
         firing += int(urn(x, port).ne(0).sum())
     assert firing > 50  # the comparison is about something
@@ -123,7 +123,7 @@ def test_every_readout_equals_the_literal_rule(update, output, fixed_set, I):
     urn = network(update, output, I, fixed_set, contiguous=True)
     x = torch.randn(B, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     told = torch.randn(I, B, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    free = ~urn.fixed
+    free = ~urn.frozen
     readouts, activity = urn.forward_with_activity(x, "b", COSTS, every=True)
     expected = torch.stack(urn.readouts(x, "b"))
     torch.testing.assert_close(readouts, expected, rtol=0, atol=1e-12)
@@ -141,21 +141,21 @@ def test_silent_neurons_are_really_left_out():
     before = urn(x, "a")
     fires = (urn.states(x)[2] > 0).any(0)
     fires[urn.layout.inputs] = False
-    silent = torch.zeros(4, S, dtype=torch.bool)
-    silent[2] = fires
-    urn.declare_silent(silent)
+    inactive = torch.zeros(4, S, dtype=torch.bool)
+    inactive[2] = fires
+    urn.set_inactive(inactive)
     assert not torch.allclose(urn(x, "a"), before)
-    urn.declare_silent(None)
+    urn.set_inactive(None)
     assert torch.equal(urn(x, "a"), before)
 
 
 def test_silent_sets_may_differ_from_level_to_level():
     urn = network("residual_both", "linear", 5, "still inputs", False)
     x = torch.randn(B, D_IN, dtype=torch.float64)
-    silent = silent_sets(urn, x, 1.0)
-    widths = {int((~row).sum()) for row in silent[1:]}
+    inactive = silent_sets(urn, x, 1.0)
+    widths = {int((~row).sum()) for row in inactive[1:]}
     assert len(widths) > 1
-    urn.declare_silent(silent)
+    urn.set_inactive(inactive)
     check(urn, x, "a", "levels")
     assert not urn._plan("a").uniform
 
@@ -181,7 +181,7 @@ def test_memory_that_is_used_again_holds_the_same_gradient(update, fixed_set):
     """Steps through both ports in turn, with weights that change; the second network takes fresh memory."""
     for contiguous, I in ((True, 4), (True, 2), (True, 1), (False, 3)):
         again, fresh = (network(update, "linear", I, fixed_set, contiguous) for _ in range(2))
-        again.recycle_gradient = True
+        again.reuse_gradient_memory = True
         places = set()
         for step in range(6):
             x, port = torch.randn(B, D_IN).double(), "ab"[step // 2 % 2]
@@ -207,7 +207,7 @@ def test_gradients_against_finite_differences():
     loss().backward()
     step, seen = 1e-6, 0
     for i, j in itertools.product(urn.layout.hidden.tolist()[1:5] + urn.layout.ports["b"].tolist(), range(S)):
-        if urn.fixed[i] or any(j in index for index in urn.layout.ports.values()):
+        if urn.frozen[i] or any(j in index for index in urn.layout.ports.values()):
             continue
         with torch.no_grad():
             before = urn.W.data[i, j].item()
@@ -241,26 +241,26 @@ def test_an_input_that_needs_a_gradient_gets_one():
 def test_fixed_neurons_never_read_a_free_one():
     """A free neuron at inf or NaN leaves the states of fixed neurons finite, although 0 * NaN is NaN."""
     urn = network("residual_both", "linear", 4, "still inputs and hidden", True)
-    free = [i for i in urn.layout.hidden.tolist() if not urn.fixed[i]]
+    free = [i for i in urn.layout.hidden.tolist() if not urn.frozen[i]]
     x = torch.randn(B, D_IN, dtype=torch.float64)
     seen = {}
 
     class Look:
-        def see(self, level, neurons, N):
+        def update(self, level, neurons, N):
             everything = torch.zeros(N.shape[0], S, dtype=N.dtype)
             everything[:, neurons] = N
             seen[level] = everything
 
-    urn.watch = Look()
+    urn.tracker = Look()
     urn(x, "a")
-    before = {level: N[:, urn.fixed].clone() for level, N in seen.items()}
+    before = {level: N[:, urn.frozen].clone() for level, N in seen.items()}
     urn.W.data[free] = float("nan")
     urn.b.data[free] = float("inf")
     urn(x, "a")
     assert list(seen) == [1, 2, 3]
     for level, N in seen.items():
         assert N[:, free].isnan().all()
-        assert torch.equal(N[:, urn.fixed], before[level])
+        assert torch.equal(N[:, urn.frozen], before[level])
     assert before[3].abs().sum() > 0
 
 
@@ -269,10 +269,10 @@ def test_only_training_is_watched():
     levels = []
 
     class Look:
-        def see(self, level, neurons, N):
+        def update(self, level, neurons, N):
             levels.append(level)
 
-    urn.watch = Look()
+    urn.tracker = Look()
     x = torch.randn(B, D_IN, dtype=torch.float64)
     with torch.no_grad():
         urn(x, "a")
@@ -290,7 +290,9 @@ def test_relabelling_the_neurons_changes_nothing():
         urn = network(update, "linear", 4, fixed_set, True)
         order = torch.randperm(S)
         other = copy.deepcopy(urn)
-        other.become(urn.layout.take(order), urn.W.data[order][:, order].clone(), urn.b.data[order], urn.fixed[order])
+        other.set_parameters(
+            urn.layout.take(order), urn.W.data[order][:, order].clone(), urn.b.data[order], urn.frozen[order]
+        )
         x = torch.randn(B, D_IN, dtype=torch.float64)
         one = gradients(urn, URN.forward_with_activity, x, "b", COSTS[:5])
         two = gradients(other, URN.forward_with_activity, x, "b", COSTS[:5])
@@ -353,7 +355,7 @@ def test_bfloat16_products_under_all_ways_to_read(recycle, every):
     x = torch.randn(B, D_IN, generator=torch.Generator().manual_seed(1))
     found = []
     for multiply in (None, torch.bfloat16):
-        urn.multiply, urn.recycle_gradient = multiply, recycle
+        urn.multiply, urn.reuse_gradient_memory = multiply, recycle
         for _ in range(2):  # the second writes over the gradient of the first
             urn.zero_grad()
             logits, activity = urn.forward_with_activity(x, "b", COSTS[:5], every=every)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from urn.layout import Layout, Metric
+from urn.layout import Distance, Layout
 
 
 def test_neurons_are_numbered_plane_by_plane_and_row_by_row():
@@ -105,19 +105,19 @@ def test_a_part_needs_the_whole_input():
 def test_metric_equals_scipy(beta, gamma):
     layout = Layout.grid((4, 3, 5), 1, {"a": 4})
     expected = cdist(*[layout.positions.numpy() * np.sqrt([1.0, 1.0, beta])] * 2) ** gamma
-    found = Metric(beta, gamma).lengths(layout.positions, layout.positions)
+    found = Distance(beta, gamma).lengths(layout.positions, layout.positions)
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
-    rows = Metric(beta, gamma).lengths(layout.positions[5:9], layout.positions)
+    rows = Distance(beta, gamma).lengths(layout.positions[5:9], layout.positions)
     assert torch.equal(rows, found[5:9])
 
 
 def test_metric_by_hand():
     a, b = torch.tensor([[0.0, 0.0, 0.0]]), torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]])
-    assert Metric(beta=4.0).lengths(a, b).tolist() == [[5.0, 4.0]]
-    assert Metric(beta=4.0, gamma=2.0).lengths(a, b).tolist() == [[25.0, 16.0]]
+    assert Distance(beta=4.0).lengths(a, b).tolist() == [[5.0, 4.0]]
+    assert Distance(beta=4.0, gamma=2.0).lengths(a, b).tolist() == [[25.0, 16.0]]
 
 
 def test_a_neuron_has_no_distance_to_itself():
     positions = Layout.grid((9, 9, 9), 1, {"a": 4}).positions
-    assert not Metric(16.0, 1.0).lengths(positions, positions).diagonal().any()
+    assert not Distance(16.0, 1.0).lengths(positions, positions).diagonal().any()

@@ -63,13 +63,13 @@ def test_weights_stand_below_the_diagonal_block_by_block():
     for layer, (top, bottom, left, right) in zip(list(net)[::2], blocks, strict=True):
         assert torch.equal(W[top:bottom, left:right], layer.weight)
         assert torch.equal(urn.b[top:bottom], layer.bias)
-        assert urn.support is not None
-        assert urn.support[top:bottom, left:right].all()
+        assert urn.mask is not None
+        assert urn.mask[top:bottom, left:right].all()
         rest[top:bottom, left:right] = 0
     assert not rest.any()
     assert not urn.b[:5].any()
-    assert urn.support is not None
-    assert int(urn.support.sum()) == 5 * 8 + 8 * 6 + 6 * 3
+    assert urn.mask is not None
+    assert int(urn.mask.sum()) == 5 * 8 + 8 * 6 + 6 * 3
     assert urn.layout.ports["digits"].tolist() == [19, 20, 21]
     assert urn.layout.positions[:, 2].tolist() == [0] * 5 + [1] * 8 + [2] * 6 + [3] * 3
 
@@ -82,11 +82,11 @@ def test_training_keeps_the_blocks():
         optimizer.zero_grad()
         urn(inputs()).pow(2).sum().backward()
         optimizer.step()
-        urn.hold()
+        urn.restore_frozen()
     changed = urn.W.detach() != W
-    assert urn.support is not None
-    assert changed[urn.support].float().mean() > 0.5
-    assert not urn.W[~urn.support].any()
+    assert urn.mask is not None
+    assert changed[urn.mask].float().mean() > 0.5
+    assert not urn.W[~urn.mask].any()
 
 
 @pytest.mark.parametrize("update", list(UPDATES))
@@ -118,7 +118,7 @@ def test_what_is_refused_would_be_wrong_and_what_is_embedded_is_right(update: st
         except ValueError:
             urn, accepted = embed(net, update="plain"), False
             urn.update, urn.iterations = find_update(update), 3 + extra
-            urn.become(urn.layout, urn.W.data, urn.b.data)
+            urn.set_parameters(urn.layout, urn.W.data, urn.b.data)
         equal = torch.allclose(urn(x), net(x), rtol=1e-12, atol=1e-12)
         assert equal == accepted, (seed, bias, relu, extra)
         outcome[accepted] += 1
@@ -189,7 +189,7 @@ def random_urn(
     W *= torch.rand(S, S, generator=generator) < density
     b = 0.3 * torch.randn(S, generator=generator, dtype=torch.float64)
     b *= torch.rand(S, generator=generator) < 0.4
-    urn.become(layout, W, b)
+    urn.set_parameters(layout, W, b)
     return urn
 
 
@@ -236,7 +236,7 @@ def test_only_what_matters_at_an_iteration_is_kept():
     sizes = {}
     for update in UPDATES:
         urn = URN(layout, 3, update, "linear")
-        urn.become(layout, W.clone(), torch.zeros(8))
+        urn.set_parameters(layout, W.clone(), torch.zeros(8))
         blocks = {
             name: tuple(block.weight.shape) for name, block in extract(urn).named_modules() if name[-1:].isdigit()
         }
@@ -254,7 +254,7 @@ def test_a_linear_output_that_sends_may_be_negative():
     W = torch.zeros(4, 4)
     W[1, 0], W[3, 1], W[2, 3], W[3, 2] = 1.0, -1.0, -1.0, 1.0
     urn = URN(layout, 4, "plain", "linear", outputs_send=True)
-    urn.become(layout, W, torch.zeros(4))
+    urn.set_parameters(layout, W, torch.zeros(4))
     x = torch.rand(5, 1) + 0.1
     torch.testing.assert_close(urn.states(x)[-1][:, 3:].detach(), x)
     torch.testing.assert_close(extract(urn)(x), x)
@@ -273,7 +273,7 @@ def test_a_block_that_is_applied_again_is_stored_once():
     W = torch.rand(6, 6)
     W[0] = 0
     urn = URN(layout, 6, "residual_input", "linear")
-    urn.become(layout, W, torch.zeros(6))
+    urn.set_parameters(layout, W, torch.zeros(6))
     module = extract(urn)
     assert module.hidden["2"] is module.hidden["3"]
     x = torch.rand(5, 1)

@@ -75,7 +75,7 @@ def test_a_block_sub_diagonal_network_is_an_mlp(output):
         rows = slice(first[k + 1], first[k + 1] + sizes[k + 1])
         W[rows, first[k] : first[k] + sizes[k]], b[rows] = layer.weight.data, layer.bias.data
     urn = URN(layout, 3, "plain", output)
-    urn.become(layout, W, b)
+    urn.set_parameters(layout, W, b)
     x = torch.randn(6, 4).double()
     states = urn.states(x)
     h = x
@@ -114,10 +114,10 @@ def test_output_neurons_send_nothing_unless_asked():
     urn = URN(layout, 3)
     assert not urn.W[:, 9:].any()
     urn.W.data.fill_(1.0)
-    urn.hold()
+    urn.restore_frozen()
     assert not urn.W[:, 9:].any() and urn.W[:, :9].eq(1).all()
     sending = URN(layout, 3, outputs_send=True)
-    sending.hold()
+    sending.restore_frozen()
     assert sending.W[:, 9:].all()
 
 
@@ -166,7 +166,7 @@ def test_impossible_networks():
     with pytest.raises(ValueError, match="output_activation is relu or linear, not 'tanh'"):
         URN(layout, 3, output_activation="tanh")
     with pytest.raises(ValueError, match=r"support has shape \(3, 3\), the network's W is \(12, 12\)"):
-        URN(layout, 3, support=torch.ones(3, 3, dtype=torch.bool))
+        URN(layout, 3, mask=torch.ones(3, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match="no update rule is called 'eq3'"):
         URN(layout, 3, "eq3")
 
@@ -177,27 +177,27 @@ def test_impossible_networks():
 def test_hold_puts_fixed_rows_back_by_value():
     layout = Layout.flat(12, 3, {"a": 2})
     urn = URN(layout, 3)
-    fixed = torch.zeros(12, dtype=torch.bool)
-    fixed[[0, 1, 2, 5, 7]] = True
-    urn.become(layout, torch.randn(12, 12), torch.randn(12), fixed)
+    frozen = torch.zeros(12, dtype=torch.bool)
+    frozen[[0, 1, 2, 5, 7]] = True
+    urn.set_parameters(layout, torch.randn(12, 12), torch.randn(12), frozen)
     W, b = urn.W.data.clone(), urn.b.data.clone()
     urn.W.data += 1
     urn.b.data += 1
-    urn.hold()
-    assert torch.equal(urn.W.data[fixed], W[fixed]) and torch.equal(urn.b.data[fixed], b[fixed])
-    assert torch.equal(urn.W.data[~fixed][:, :10], W[~fixed][:, :10] + 1)
-    assert torch.equal(urn.b.data[~fixed], b[~fixed] + 1)
+    urn.restore_frozen()
+    assert torch.equal(urn.W.data[frozen], W[frozen]) and torch.equal(urn.b.data[frozen], b[frozen])
+    assert torch.equal(urn.W.data[~frozen][:, :10], W[~frozen][:, :10] + 1)
+    assert torch.equal(urn.b.data[~frozen], b[~frozen] + 1)
 
 
 def test_hold_keeps_absent_synapses_at_zero():
     layout = Layout.flat(12, 3, {"a": 2})
-    support = torch.rand(12, 12) < 0.5
-    urn = URN(layout, 3, support=support)
-    assert not urn.W.data[~support].any()
+    mask = torch.rand(12, 12) < 0.5
+    urn = URN(layout, 3, mask=mask)
+    assert not urn.W.data[~mask].any()
     urn.W.data.normal_()
-    urn.hold()
-    assert not urn.W.data[~support].any()
-    assert urn.W.data[:, :10][support[:, :10]].all()
+    urn.restore_frozen()
+    assert not urn.W.data[~mask].any()
+    assert urn.W.data[:, :10][mask[:, :10]].all()
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -205,15 +205,15 @@ def test_hold_keeps_absent_synapses_at_zero():
 
 def test_a_part_has_the_weights_of_its_neurons():
     layout = Layout.flat(14, 3, {"a": 2, "b": 2})
-    fixed = torch.zeros(14, dtype=torch.bool)
-    fixed[[0, 1, 2, 4]] = True
-    urn = URN(layout, 3, "residual_both", "linear", support=torch.rand(14, 14) < 0.8)
-    urn.become(layout, urn.W.data.clone(), torch.randn(14), fixed)
+    frozen = torch.zeros(14, dtype=torch.bool)
+    frozen[[0, 1, 2, 4]] = True
+    urn = URN(layout, 3, "residual_both", "linear", mask=torch.rand(14, 14) < 0.8)
+    urn.set_parameters(layout, urn.W.data.clone(), torch.randn(14), frozen)
     index = torch.tensor([0, 1, 2, 4, 6, 9, 10, 11])
-    part = urn.part(index)
+    part = urn.subnetwork(index)
     assert torch.equal(part.W.data, urn.W.data[index][:, index]) and torch.equal(part.b.data, urn.b.data[index])
-    assert part.fixed.tolist() == fixed[index].tolist()
-    assert torch.equal(part.support, urn.support[index][:, index])
+    assert part.frozen.tolist() == frozen[index].tolist()
+    assert torch.equal(part.mask, urn.mask[index][:, index])
     assert list(part.layout.ports) == ["a"] and (part.update, part.iterations) == (urn.update, 3)
     part.W.data.zero_()
     assert urn.W.data.any()  # a copy
@@ -227,4 +227,4 @@ def test_a_part_without_the_silent_neurons_answers_alike():
     fires = torch.stack(urn.states(x)).ne(0).any(0).any(0)
     fires[-2:] = True
     assert 6 < int(fires.sum()) < 30
-    assert torch.allclose(urn.part(fires.nonzero().flatten())(x), urn(x), rtol=1e-10)
+    assert torch.allclose(urn.subnetwork(fires.nonzero().flatten())(x), urn(x), rtol=1e-10)

@@ -23,15 +23,15 @@ BASES = {
 }
 
 
-def network(fixed: tuple[int, ...] = (), support: torch.Tensor | None = None) -> URN:
+def network(frozen: tuple[int, ...] = (), mask: torch.Tensor | None = None) -> URN:
     layout = Layout.grid((2, 2, 4), 1, {"a": 2})
     generator = torch.Generator().manual_seed(3)
-    urn = URN(layout, 3, "residual_both", "linear", support=support, generator=generator, dtype=torch.float64)
+    urn = URN(layout, 3, "residual_both", "linear", mask=mask, generator=generator, dtype=torch.float64)
     mask = torch.zeros(layout.S, dtype=torch.bool)
-    mask[list(fixed)] = True
+    mask[list(frozen)] = True
     W = urn.W.data.clone()
     W[mask[:, None] & ~mask] = 0
-    urn.become(layout, W, urn.b.data.clone(), mask)
+    urn.set_parameters(layout, W, urn.b.data.clone(), mask)
     return urn
 
 
@@ -74,7 +74,7 @@ def test_a_step_is_torchs_step_and_then_the_soft_threshold(name, length):
     optimizer = Proximal(ours, name.split()[0], lr, penalty=penalty, **options)
     optimizer.ramp = ramp
     other = kind([theirs.W, theirs.b], lr, **options)
-    price = torch.as_tensor(penalty.price(ours.layout, slice(None))).double() * ramp
+    coefficient = torch.as_tensor(penalty.coefficient(ours.layout, slice(None))).double() * ramp
     generator = torch.Generator().manual_seed(9)
     for _ in range(4):
         x = torch.randn(6, 4, dtype=torch.float64, generator=generator)
@@ -82,7 +82,7 @@ def test_a_step_is_torchs_step_and_then_the_soft_threshold(name, length):
             o.zero_grad()
             (urn(x) - x[:, :2]).pow(2).mean().backward()
             o.step()
-        theirs.W.data.copy_(theirs.W.data.sign() * (theirs.W.data.abs() - lr * price).clamp(min=0))
+        theirs.W.data.copy_(theirs.W.data.sign() * (theirs.W.data.abs() - lr * coefficient).clamp(min=0))
         assert torch.allclose(ours.W, theirs.W, rtol=1e-6, atol=1e-9)
         assert torch.allclose(ours.b, theirs.b, rtol=1e-6, atol=1e-9)  # biases carry no penalty
     zeros = int((ours.W.data[:, :16] == 0).sum())
@@ -126,12 +126,12 @@ def test_the_subgradient_enters_the_gradient(name):
     ours, theirs = network(), network()
     steps(ours, Proximal(ours, name.split()[0], 0.02, penalty=penalty, **options))
     other = kind([theirs.W, theirs.b], 0.02, **options)
-    price = torch.as_tensor(penalty.price(theirs.layout, slice(None))).double()
+    coefficient = torch.as_tensor(penalty.coefficient(theirs.layout, slice(None))).double()
     generator = torch.Generator().manual_seed(9)
     for _ in range(5):
         x = torch.randn(6, 4, dtype=torch.float64, generator=generator)
         other.zero_grad()
-        ((theirs(x) - x[:, :2]).pow(2).mean() + (theirs.W.abs() * price).sum()).backward()
+        ((theirs(x) - x[:, :2]).pow(2).mean() + (theirs.W.abs() * coefficient).sum()).backward()
         other.step()
     assert torch.allclose(ours.W, theirs.W, rtol=1e-6, atol=1e-9)
     assert not (ours.W.data[:, :16] == 0).any()  # the paper's penalty gives no exact zeros
@@ -140,26 +140,26 @@ def test_the_subgradient_enters_the_gradient(name):
 @pytest.mark.usefixtures("short_strips")
 @pytest.mark.parametrize("name", list(BASES))
 def test_fixed_rows_keep_their_bits(name):
-    fixed = (0, 1, 2, 3, 5, 6, 10, 13)
-    urn = network(fixed)
+    frozen = (0, 1, 2, 3, 5, 6, 10, 13)
+    urn = network(frozen)
     before = copy.deepcopy(urn)
     optimizer = Proximal(urn, name.split()[0], 0.05, penalty=Penalty(weight=0.5), **BASES[name][1])
     optimizer.state[urn.W] = {"step": torch.tensor(3.0)} | {  # even where an older task left its moments behind
         key: torch.ones_like(urn.W) for key in optim.BASES[optimizer.base].moments(optimizer.param_groups[0])
     }
     steps(urn, optimizer)
-    rows = urn.fixed
+    rows = urn.frozen
     assert torch.equal(urn.W.data[rows], before.W.data[rows]) and torch.equal(urn.b.data[rows], before.b.data[rows])
     free = ~rows
     assert (urn.W.data[free][:, :16] != before.W.data[free][:, :16]).any(1).all()
 
 
 def test_absent_synapses_stay_absent():
-    support = torch.rand(18, 18) < 0.5
-    urn = network(support=support)
+    mask = torch.rand(18, 18) < 0.5
+    urn = network(mask=mask)
     steps(urn, Proximal(urn, "adam", 0.05, weight_decay=0.1))
-    assert not urn.W.data[~support].any()
-    assert urn.W.data[:, :16][support[:, :16]].all()
+    assert not urn.W.data[~mask].any()
+    assert urn.W.data[:, :16][mask[:, :16]].all()
 
 
 @pytest.mark.parametrize("base", ["adam", "sgd"])
@@ -202,7 +202,9 @@ def test_the_prices_follow_the_layout():
     steps(urn, optimizer, 1)
     order = torch.cat([torch.arange(4), torch.randperm(12) + 4, torch.arange(16, 18)])
     for target in (urn, other := network()):
-        target.become(network().layout.take(order), network().W.data[order][:, order].clone(), torch.zeros(18).double())
+        target.set_parameters(
+            network().layout.take(order), network().W.data[order][:, order].clone(), torch.zeros(18).double()
+        )
     optimizer.param_groups[0]["params"] = [urn.W, urn.b]
     steps(urn, optimizer, 2)
     steps(other, Proximal(other, "sgd", 0.02, penalty=penalty), 2)
@@ -231,7 +233,7 @@ def test_an_unknown_base():
 
 @pytest.mark.parametrize("base", ["adam", "sgd"])
 def test_moments_of_zero_weights_condense_to_a_row_and_a_column(base):
-    urn = network(fixed=(1,))
+    urn = network(frozen=(1,))
     optimizer = Proximal(urn, base, 0.01, momentum=0.9, penalty=Penalty("prox_decoupled", weight=0.5))
     steps(urn, optimizer)
     zero, state = urn.W.data == 0, optimizer.state[urn.W]
@@ -282,10 +284,10 @@ WAITING = {
 }
 
 
-def reaching(name: str, reach: tuple | None, count: int = 20) -> tuple[URN, Proximal]:
+def reaching(name: str, gradient_support: tuple | None, count: int = 20) -> tuple[URN, Proximal]:
     """200 steps everywhere, then `count` whose gradient is zero outside of REACH, and said to be where `reach` is."""
     base, penalty, options = WAITING[name]
-    urn = network(fixed=(0, 1, 2, 3))
+    urn = network(frozen=(0, 1, 2, 3))
     optimizer = Proximal(urn, base, 1e-3, penalty=penalty, **options)
     generator = torch.Generator().manual_seed(2)
     inside = torch.zeros(18, 18, dtype=torch.bool)
@@ -297,7 +299,7 @@ def reaching(name: str, reach: tuple | None, count: int = 20) -> tuple[URN, Prox
         )
         if step >= 200:
             urn.W.grad *= inside
-            urn._reached = {reach}
+            urn._reached = {gradient_support}
         optimizer.ramp = min(1.0, step / 210)
         optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / 400)
         optimizer.step()
@@ -315,20 +317,20 @@ def test_waiting_and_catching_up_is_stepping(name):
     assert torch.equal(urn.W[inside], whole.W[inside]) and torch.equal(urn.b, whole.b)
     assert torch.equal(urn.W[~inside], before.W[~inside])
     assert not torch.equal(whole.W[~inside], before.W[~inside]) or name == "sgd"
-    optimizer.catch_up()
+    optimizer.apply_deferred()
     assert torch.equal(urn.W[inside], whole.W[inside]) and torch.equal(urn.W[:4], before.W[:4])
     moved = (whole.W - before.W)[~inside].abs().max()
     assert (urn.W - whole.W).abs().max() <= 0.03 * moved
     assert ((urn.W == 0) == (whole.W == 0)).float().mean() > 0.98
     after = urn.W.detach().clone()
-    optimizer.catch_up()
+    optimizer.apply_deferred()
     assert torch.equal(urn.W, after)
 
 
 def test_a_new_reach_does_not_forget_what_waits():
     urn, optimizer = reaching("adam", REACH)
     other, known = reaching("adam", REACH)
-    known.catch_up()
+    known.apply_deferred()
     for network_, proximal in ((urn, optimizer), (other, known)):
         network_.W.grad = torch.ones_like(network_.W)
         network_._reached = {None}
@@ -352,13 +354,13 @@ def test_where_a_weight_without_gradient_does_more_nothing_waits(penalty, option
 
 
 def test_absent_synapses_stay_absent_while_others_wait():
-    support = torch.rand(18, 18, generator=torch.Generator().manual_seed(4)) < 0.6
-    urn = network(support=support)
+    mask = torch.rand(18, 18, generator=torch.Generator().manual_seed(4)) < 0.6
+    urn = network(mask=mask)
     optimizer = Proximal(urn, "adam", 1e-2, penalty=Penalty("prox_adam", weight=1e-4))
-    for reach in (None, None, REACH, REACH):
+    for gradient_support in (None, None, REACH, REACH):
         urn.W.grad, urn.b.grad = torch.ones_like(urn.W), torch.ones_like(urn.b)
-        urn._reached = {reach}
+        urn._reached = {gradient_support}
         optimizer.step()
     before = urn.W.detach().clone()
-    optimizer.catch_up()
-    assert not urn.W[~support].any() and not torch.equal(urn.W, before)
+    optimizer.apply_deferred()
+    assert not urn.W[~mask].any() and not torch.equal(urn.W, before)

@@ -42,16 +42,16 @@ def test_a_synapse_to_itself_has_no_length_under_any_gamma():
     layout = Layout.grid((3, 3, 2), 1, {"a": 2})
     for gamma in (0.0, 0.5, 1.0):
         penalty = Penalty(weight=0.25, synapse_length=2.0, gamma=gamma)
-        price = penalty.price(layout, slice(None))
-        assert price.diagonal().tolist() == [0.25] * layout.S
-        assert torch.equal(price[4:7], penalty.price(layout, slice(4, 7)))
-        assert torch.equal(price[[5, 2]], penalty.price(layout, torch.tensor([5, 2])))
-    elsewhere = Penalty(weight=0.25, synapse_length=2.0, gamma=0.0).price(layout, slice(None))
+        coefficient = penalty.coefficient(layout, slice(None))
+        assert coefficient.diagonal().tolist() == [0.25] * layout.S
+        assert torch.equal(coefficient[4:7], penalty.coefficient(layout, slice(4, 7)))
+        assert torch.equal(coefficient[[5, 2]], penalty.coefficient(layout, torch.tensor([5, 2])))
+    elsewhere = Penalty(weight=0.25, synapse_length=2.0, gamma=0.0).coefficient(layout, slice(None))
     assert float(elsewhere[0, 1]) == 2.25  # every other synapse costs the same
 
 
 def test_the_price_is_a_number_without_synaptic_length():
-    assert Penalty(weight=0.25).price(Layout.flat(9, 2, {"a": 2}), slice(None)) == 0.25
+    assert Penalty(weight=0.25).coefficient(Layout.flat(9, 2, {"a": 2}), slice(None)) == 0.25
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -102,11 +102,11 @@ def test_the_activity_term_to_the_letter():
         _, activity = urn.forward_with_activity(x, "a", costs, literal=literal, ports=ports)
         expected = 0.3 * sum(N[:, neurons].abs().sum() for N in states[1 : 5 if literal else 4])
         assert activity.item() == pytest.approx(expected.item(), rel=1e-12)
-    fixed = torch.zeros(14, dtype=torch.bool)
-    fixed[[0, 1, 2, 5]] = True
+    frozen = torch.zeros(14, dtype=torch.bool)
+    frozen[[0, 1, 2, 5]] = True
     W = urn.W.data.clone()
-    W[fixed[:, None] & ~fixed] = 0
-    urn.become(layout, W, urn.b.data.clone(), fixed)
+    W[frozen[:, None] & ~frozen] = 0
+    urn.set_parameters(layout, W, urn.b.data.clone(), frozen)
     states, free = urn.states(x, "a"), [3, 4, *range(6, 11), 11, 12]
     _, activity = urn.forward_with_activity(x, "a", costs, literal=True, ports=True)
     assert activity.item() == pytest.approx(0.3 * sum(N[:, free].abs().sum() for N in states[1:]).item(), rel=1e-12)
@@ -119,7 +119,7 @@ def test_relabelling_the_neurons_changes_no_penalty():
     penalty = Penalty(weight=0.2, activity=0.3, synapse_length=0.1, beta=16.0)
     order = torch.randperm(layout.S)
     other = URN(layout, 3, "residual_both", dtype=torch.float64)
-    other.become(layout.take(order), urn.W.data[order][:, order].clone(), urn.b.data[order].clone())
+    other.set_parameters(layout.take(order), urn.W.data[order][:, order].clone(), urn.b.data[order].clone())
     for ports in (True, False):
         one = literal_penalty(urn.W, urn.states(x), urn.layout, penalty, ports=ports)
         two = literal_penalty(other.W, other.states(x), other.layout, penalty, ports=ports)

@@ -15,12 +15,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from urn import compaction
-from urn.compaction import Watch, look, narrow
+from urn.compaction import ActivityTracker, set_active_sets, update_full_pass
 from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
-from urn.row_partition import Share, shard, unshard
+from urn.row_partition import RowPartition, shard, unshard
 from urn.update_rules import UPDATES
 
 STEPS, WORLD, B, D_IN = 50, 2, 8, 9
@@ -59,7 +59,7 @@ def train(
     compact: int = 0,
     sets: bool = False,
     sequence: bool = False,
-    support: bool = False,
+    mask: bool = False,
     literal: bool = False,
     recycle: bool = False,
     every: bool = False,
@@ -67,25 +67,25 @@ def train(
 ) -> dict[str, Any]:
     """STEPS steps, and all that they leave, put together from all ranks."""
     generator = torch.Generator().manual_seed(5)
-    pattern = torch.rand(LAYOUT.S, LAYOUT.S, generator=generator) < 0.7 if support else None
-    urn = URN(LAYOUT, iterations, update, output, generator=generator, support=pattern)
-    W, b, fixed = urn.W.data.clone(), 0.1 * torch.randn(LAYOUT.S, generator=generator), torch.zeros(59).bool()
-    fixed[list(claimed)] = True
-    W[fixed[:, None] & ~fixed] = 0
-    W[:9][fixed[:9]] = 0
-    b[:9][fixed[:9]] = 0
-    urn.become(LAYOUT, W, b, fixed)
+    pattern = torch.rand(LAYOUT.S, LAYOUT.S, generator=generator) < 0.7 if mask else None
+    urn = URN(LAYOUT, iterations, update, output, generator=generator, mask=pattern)
+    W, b, frozen = urn.W.data.clone(), 0.1 * torch.randn(LAYOUT.S, generator=generator), torch.zeros(59).bool()
+    frozen[list(claimed)] = True
+    W[frozen[:, None] & ~frozen] = 0
+    W[:9][frozen[:9]] = 0
+    b[:9][frozen[:9]] = 0
+    urn.set_parameters(LAYOUT, W, b, frozen)
     if not whole:
         shard(urn)
     optimizer = Proximal(urn, base, lr, penalty=penalty, **options)
-    urn.recycle_gradient = recycle
-    urn.watch = Watch(urn) if compact else None
+    urn.reuse_gradient_memory = recycle
+    urn.tracker = ActivityTracker(urn) if compact else None
     losses, sizes, narrowed = [], [], []
     for step in range(STEPS):
         shape = (B, iterations, D_IN) if sequence else (B, D_IN)
         x, y = torch.randn(shape, generator=generator), torch.randint(3, (B,), generator=generator)
         if sets:
-            look(urn, optimizer, step)
+            update_full_pass(urn, optimizer, step)
         optimizer.zero_grad()
         costs = penalty.activity_costs(iterations, B)
         logits, activity = urn.forward_with_activity(x, "a", costs, literal=literal, every=every)
@@ -95,24 +95,24 @@ def train(
         optimizer.step()
         losses.append(float(loss.detach()))
         if compact and (step + 1) % compact == 0:
-            (narrow if sets else compaction.compact)(urn, optimizer)
+            (set_active_sets if sets else compaction.compact)(urn, optimizer)
             if sets:
-                narrowed.append(int(urn.silent.sum()) if urn.silent is not None else 0)
-            urn.watch = Watch(urn)
+                narrowed.append(int(urn.inactive.sum()) if urn.inactive is not None else 0)
+            urn.tracker = ActivityTracker(urn)
         sizes.append(urn.S)
     state = {key: value for key, value in optimizer.state[urn.W].items() if torch.is_tensor(value) and value.dim()}
     held = {"W": urn.W.data, "gradient": urn.W.grad, **state}
     assert held["gradient"] is not None
     size = {key: value.nbytes for key, value in held.items()}
     held |= {"b": urn.b.data}
-    collected = {key: urn.share.collect(value) for key, value in held.items()}
+    collected = {key: urn.partition.collect(value) for key, value in held.items()}
     with torch.no_grad():
         unseen = torch.randn(4, D_IN, generator=generator)
         answers = {"logits": urn(unseen, "b"), "states": torch.stack(urn.states(unseen))}
     unshard(urn)
     with torch.no_grad():
         answers["logits, put together"] = urn(unseen, "b")
-    assert urn.share.world == 1 and torch.equal(urn.W.data, collected["W"])  # type: ignore[arg-type]
+    assert urn.partition.world == 1 and torch.equal(urn.W.data, collected["W"])  # type: ignore[arg-type]
     return {
         "losses": losses,
         "sizes": sizes,
@@ -184,18 +184,18 @@ def test_each_process_has_at_most_55_percent_of_the_memory(ranks, one, name):
 
 
 def test_rows_are_dealt_round_and_stay():
-    share = Share(torch.tensor([0, 1, 0, 1, 0, 1, 0]), rank=1, world=2)
-    assert share.neurons.tolist() == [1, 3, 5]
-    assert share.rows(torch.tensor([0, 3, 4, 5])).tolist() == [1, 2]
-    after = share.take(torch.tensor([1, 2, 5, 6]))
+    partition = RowPartition(torch.tensor([0, 1, 0, 1, 0, 1, 0]), rank=1, world=2)
+    assert partition.neurons.tolist() == [1, 3, 5]
+    assert partition.rows(torch.tensor([0, 3, 4, 5])).tolist() == [1, 2]
+    after = partition.take(torch.tensor([1, 2, 5, 6]))
     assert after.neurons.tolist() == [0, 2] and after.owner.tolist() == [1, 0, 1, 0]
-    spots = share.spots(torch.tensor([5, 0, 2, 4]), torch.device("cpu"))
-    assert (spots.width, spots.place.tolist(), spots.mine.tolist()) == (3, [3, 0, 1, 2], [0])
+    row_index = partition.row_index(torch.tensor([5, 0, 2, 4]), torch.device("cpu"))
+    assert (row_index.width, row_index.place.tolist(), row_index.mine.tolist()) == (3, [3, 0, 1, 2], [0])
 
 
 def test_no_part_is_cut_out_of_a_share():
     urn = URN(LAYOUT, 2)
-    share = Share(torch.arange(59) % 2, rank=0, world=2)
-    urn.share = share
+    partition = RowPartition(torch.arange(59) % 2, rank=0, world=2)
+    urn.partition = partition
     with pytest.raises(ValueError, match="unshard"):
-        urn.part(torch.arange(20))
+        urn.subnetwork(torch.arange(20))

@@ -41,7 +41,7 @@ def test_two_steps_by_hand(update):
     W = torch.zeros(3, 3, dtype=torch.float64)
     W[0, 1], W[1, 0], W[1, 1], W[2, 1] = 3.0, 1.0, -1.0, 5.0
     urn = URN(Layout.flat(3, 1, {"a": 1}), 2, update, "linear")
-    urn.become(urn.layout, W, torch.tensor([0.0, -1.0, 0.5], dtype=torch.float64))
+    urn.set_parameters(urn.layout, W, torch.tensor([0.0, -1.0, 0.5], dtype=torch.float64))
     x = torch.tensor([[2.0]], dtype=torch.float64)
     first = [2.0 if shows else 0.0, 1.0, 0.5]
     second = [5.0 if shows else 3.0, max(0.0, first[0] - 2.0), 6.0 if accumulates else 5.5]
@@ -57,6 +57,6 @@ def test_relu_outputs_are_rectified_before_they_accumulate():
     values = {}
     for output in ("relu", "linear"):
         urn = URN(Layout.flat(3, 1, {"a": 1}), 3, "residual_output", output)
-        urn.become(urn.layout, W.clone(), torch.zeros(3))
+        urn.set_parameters(urn.layout, W.clone(), torch.zeros(3))
         values[output] = torch.cat(urn.readouts(torch.tensor([[1.0]]))).flatten().tolist()
     assert values == {"relu": [2.0, 2.0, 2.0], "linear": [2.0, 1.0, 0.0]}

@@ -57,8 +57,8 @@ def test_what_is_kept_computes_what_the_stored_task_answers(place):
     level[port] = int(level[(W[port] != 0).any(0) & (level >= 0)].max()) + 1
     W[level[:, None] != level[None, :] + 1] = 0
     W[:, level < 0] = 0
-    copy = network.part(torch.arange(network.S))
-    copy.become(network.layout, W, network.b.data)
+    copy = network.subnetwork(torch.arange(network.S))
+    copy.set_parameters(network.layout, W, network.b.data)
     right = int((copy(x, "ten").argmax(1) == network(x, "ten").argmax(1)).sum())
     (found,) = prove(place / "small", "ten", place / "data")
     assert found.blocks.same_predictions == right

@@ -101,9 +101,9 @@ def keep_blocks(W: Tensor | Synapses, levels: Tensor, skips: Iterable[tuple[int,
         keep |= (frm == sender) & (to == receiver)
     if isinstance(W, Synapses):
         return keep
-    mask = torch.zeros(W.shape, dtype=torch.bool)
-    mask[edges.receiver[keep], edges.sender[keep]] = True
-    return mask.to(W.device)
+    index_mask = torch.zeros(W.shape, dtype=torch.bool)
+    index_mask[edges.receiver[keep], edges.sender[keep]] = True
+    return index_mask.to(W.device)
 
 
 @torch.no_grad()
@@ -179,11 +179,11 @@ def _only(urn: URN, kept: Synapses, always: Tensor) -> tuple[URN, Tensor]:
     inside = kept.neurons
     inside[always] = True
     index = inside.nonzero().flatten()
-    rest = urn.part(index)
+    rest = urn.subnetwork(index)
     new = torch.cumsum(inside, 0) - 1
     W = torch.zeros_like(rest.W)
     W[new[kept.receiver].to(W.device), new[kept.sender].to(W.device)] = kept.weight.to(W.device)
-    rest.become(rest.layout, W, rest.b.data)
+    rest.set_parameters(rest.layout, W, rest.b.data)
     return rest, index
 
 

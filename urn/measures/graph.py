@@ -42,8 +42,8 @@ class Synapses:
         if isinstance(W, Tensor) and (W.dim() != 2 or W.shape[0] != W.shape[1]):
             raise ValueError(f"W has shape {tuple(W.shape)}; expected (S, S), row = receiver, column = sender")
         S = W.S if isinstance(W, Synapses) else len(W)
-        inside = torch.ones(S, dtype=torch.bool) if neurons is None else mask(S, neurons.cpu())
-        rows = inside if receivers is None else inside & mask(S, receivers.cpu())
+        inside = torch.ones(S, dtype=torch.bool) if neurons is None else index_mask(S, neurons.cpu())
+        rows = inside if receivers is None else inside & index_mask(S, receivers.cpu())
         if isinstance(W, Synapses):
             return W if inside.all() and rows.all() else W.select(rows[W.receiver] & inside[W.sender])
         found = []
@@ -73,7 +73,7 @@ class Synapses:
     @property
     def neurons(self) -> Tensor:
         """(S,) bool: the neurons at an end of some synapse."""
-        return mask(self.S, self.receiver) | mask(self.S, self.sender)
+        return index_mask(self.S, self.receiver) | index_mask(self.S, self.sender)
 
     def matrix(self) -> csr_array:
         """|W| as a sparse (S, S) matrix, row = receiver."""
@@ -92,13 +92,13 @@ def live(W: Tensor | Synapses, carries: Tensor, port: Tensor, residual_output: b
     way on to the port. So it depends on the rule only as far as the computation does.
     """
     edges = Synapses.of(W)
-    carries, outside = carries.cpu(), mask(edges.S, port.cpu())
+    carries, outside = carries.cpu(), index_mask(edges.S, port.cpu())
     keep = torch.zeros(len(edges), dtype=torch.bool)
     on_way = outside
     for level in range(len(carries) - 2, -1, -1):
         here = carries[level][edges.sender] & on_way[edges.receiver]
         keep |= here
-        on_way = mask(edges.S, edges.sender[here])
+        on_way = index_mask(edges.S, edges.sender[here])
         if residual_output:
             on_way = on_way | outside
     return edges.select(keep)
@@ -190,8 +190,8 @@ def _components(edges: Synapses) -> tuple[np.ndarray, np.ndarray]:
     return component, cyclic
 
 
-def mask(S: int, index: Tensor) -> Tensor:
+def index_mask(S: int, index: Tensor) -> Tensor:
     """(S,) bool, true at `index`."""
-    mask = torch.zeros(S, dtype=torch.bool)
-    mask[index] = True
-    return mask
+    index_mask = torch.zeros(S, dtype=torch.bool)
+    index_mask[index] = True
+    return index_mask

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from urn.layout import Layout, Metric
+from urn.layout import Distance, Layout
 from urn.measures.activity import NEVER, TOLERANCE, Activity, active, layer_widths, levels, varies
 from urn.measures.block_proof import Block, Proof, keep_blocks, named_blocks, place_port, proof
 from urn.measures.graph import Synapses, graph_depth, live, on_cycles, path_lengths, path_levels, recurrence, unsettled
@@ -123,7 +123,7 @@ def skip_share(W: Tensor | Synapses, levels: Tensor) -> float:
 
 
 def locality(
-    W: Tensor | Synapses, positions: Tensor, metric: Metric, generator: torch.Generator, draws: int = 10
+    W: Tensor | Synapses, positions: Tensor, metric: Distance, generator: torch.Generator, draws: int = 10
 ) -> Locality:
     """Are synapses short for where their ends are? positions (S, 3); lengths in `metric` with gamma = 1 (paper eq
     8). The null shuffles, `draws` times, the columns of W that send anything among those of the same plane, so that
@@ -192,7 +192,7 @@ def measure(
     members: Tensor | None = None,
     scores: Sequence[float] | None = None,
     margin: float = 0.01,
-    metric: Metric | None = None,
+    metric: Distance | None = None,
     generator: torch.Generator | None = None,
 ) -> Structure:
     """All measures of the network that ends in the output port called `port`.

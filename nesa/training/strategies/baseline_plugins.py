@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     from avalanche.training.utils import ParamData
 
 
-class Together:
+class InterleavedBatches:
     """`steps` batches, each one batch of every part, one under the other; a part that ends before begins again."""
 
     def __init__(self, parts: Sequence[Batches], steps: int):
@@ -114,7 +114,7 @@ class Replay(ReplayPlugin):
             samples = Samples(data.train.x[rows], data.train.y[rows])
             seed = derive(self.curriculum.seed, "replay", now, config.name)
             parts.append(Batches(data, samples, share, seed, config.augment))
-        strategy.dataloader = Together(parts, len(parts[0]))
+        strategy.dataloader = InterleavedBatches(parts, len(parts[0]))
 
     def after_training_exp(self, strategy, **kwargs) -> None:
         self.remember(strategy.experience)
@@ -147,7 +147,7 @@ class LwF(LwFPlugin):
             self.lwf.post_adapt(SimpleNamespace(model=model), experience)
 
 
-def make_memory(curriculum: Curriculum, tasks: Sequence[TaskData]) -> Naive | EWC | Replay | LwF:
+def make_baseline_plugin(curriculum: Curriculum, tasks: Sequence[TaskData]) -> Naive | EWC | Replay | LwF:
     """What the learner of that name does against forgetting, as a plugin."""
     params = curriculum.learner.params
     make: dict[str, Callable[[], Naive | EWC | Replay | LwF]] = {

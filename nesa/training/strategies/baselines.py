@@ -27,13 +27,13 @@ from nesa.errors import RunFolderError
 from nesa.seeds import derive
 from nesa.training.accumulation import Accumulation
 from nesa.training.evaluation import accuracy
-from nesa.training.strategies.baseline_plugins import Together, make_memory, shares
+from nesa.training.strategies.baseline_plugins import InterleavedBatches, make_baseline_plugin, shares
 from nesa.training.strategies.neural_pruning import take_early
 from nesa.training.strategies.shared_model import SharedURN
 from nesa.training.strategies.template import (
     CurriculumStrategy,
-    Observer,
-    Schedule,
+    LRSchedulePlugin,
+    TrainingLogPlugin,
     experiences,
     make_optimizer,
     make_penalty,
@@ -57,17 +57,17 @@ class JointStrategy(CurriculumStrategy, JointTraining):  # type: ignore[override
         self.dataloader = joint_batches(self.curriculum, tasks, self.train_mb_size)
 
 
-def joint_batches(curriculum: Curriculum, tasks: Sequence[TaskData], B: int) -> Together:
+def joint_batches(curriculum: Curriculum, tasks: Sequence[TaskData], B: int) -> InterleavedBatches:
     """An epoch of batches of B samples, of each task as many; small tasks begin again."""
     parts = []
     for data, share in zip(tasks, shares(B, len(tasks)), strict=True):
         config = curriculum.tasks[data.index]
         seed = derive(curriculum.seed, "order", config.name)
         parts.append(Batches(data, data.train, share, seed, config.augment))
-    return Together(parts, max(map(len, parts)))
+    return InterleavedBatches(parts, max(map(len, parts)))
 
 
-class Penalised(SupervisedPlugin):
+class PenaltyPlugin(SupervisedPlugin):
     """The curriculum's penalties: activity into the loss, weights and lengths through the optimiser, with the ramp."""
 
     def __init__(self, ramp: float):
@@ -88,7 +88,7 @@ class Penalised(SupervisedPlugin):
         self.steps += 1
 
 
-class Rival:
+class BaselineLearner:
     """One of the learners above over the tasks of a curriculum; the same methods as `nesa.training.strategies.template.Pruning`.
 
     accumulation: where the neurons and the ports are, the gain and the type of the weights; nothing is claimed in it.
@@ -108,7 +108,7 @@ class Rival:
         self.experiences = experiences(tasks)
         self.learned = 0
         self.model = self._fresh()
-        self.memory = make_memory(curriculum, tasks)
+        self.memory = make_baseline_plugin(curriculum, tasks)
 
     def train(self, k: int) -> None:
         """Trains on task k (joint: on tasks 0 to k, from the first weights)."""
@@ -127,10 +127,12 @@ class Rival:
             train_epochs=config.training.epochs,
             device=self.device,
             plugins=[
-                Penalised(config.penalties.ramp),  # first: it takes the activity of the batch's own pass
+                PenaltyPlugin(config.penalties.ramp),  # first: it takes the activity of the batch's own pass
                 self.memory,
-                Schedule(config.training),
-                Observer(lambda name, fields: self._epoch(k, name, fields), lambda n: self.report("step", {"n": n})),
+                LRSchedulePlugin(config.training),
+                TrainingLogPlugin(
+                    lambda name, fields: self._epoch(k, name, fields), lambda n: self.report("step", {"n": n})
+                ),
             ],
         )
         strategy.clock.train_exp_counter = k  # EWC asks it for the number of learned tasks
@@ -171,7 +173,7 @@ class Rival:
             urn.b.copy_(state["b"])
         self.learned = state["learned"]
         self.model.known_train_tasks_labels = set(range(self.learned))
-        self.memory = make_memory(self.curriculum, self.tasks)
+        self.memory = make_baseline_plugin(self.curriculum, self.tasks)
         self.memory.load_state_dict(state["memory"], self.model, self.experiences[: self.learned])
 
     def _fresh(self) -> SharedURN:
@@ -188,10 +190,10 @@ class Rival:
             generator=torch.Generator().manual_seed(derive(self.curriculum.seed, "weights", self.tasks[0].name)),
             dtype=source.W.dtype,
         )
-        W, fixed = urn.W.data, torch.zeros(layout.S, dtype=torch.bool)
+        W, frozen = urn.W.data, torch.zeros(layout.S, dtype=torch.bool)
         if not source.inputs_receive:
-            fixed[layout.inputs], W[layout.inputs] = True, 0
-        urn.become(layout, W.to(self.device), urn.b.data.to(self.device), fixed)
+            frozen[layout.inputs], W[layout.inputs] = True, 0
+        urn.set_parameters(layout, W.to(self.device), urn.b.data.to(self.device), frozen)
         return SharedURN(urn, iterations)
 
     @torch.no_grad()

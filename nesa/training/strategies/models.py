@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nesa.training.accumulation import Accumulation, Claim, Rule
+from nesa.training.accumulation import Accumulation, Claim, Dynamics
 from urn.compaction import keep_only
 from urn.layout import Layout
 from urn.network import URN
@@ -26,7 +26,7 @@ with warnings.catch_warnings():
 MIXED = -1e9  # logit of a class that a task does not have, in batches that mix tasks of different widths
 
 
-class AccumulatingURN(MultiTaskModule):
+class GrowingURN(MultiTaskModule):
     """A network that grows from task to task. Task label t answers through the accumulation's port number t.
 
     accumulation: what has been claimed. rule: how new tasks iterate. The Parameters are those of the worker that
@@ -35,17 +35,17 @@ class AccumulatingURN(MultiTaskModule):
     workers are dealt out to the ranks of torch's process group until they settle (`urn.row_partition`).
     """
 
-    recycle_gradient = False
+    reuse_gradient_memory = False
     multiply: torch.dtype | None = None
-    dealt = False
+    sharded = False
 
-    def __init__(self, accumulation: Accumulation, rule: Rule):
+    def __init__(self, accumulation: Accumulation, rule: Dynamics):
         super().__init__()
         self.accumulation = accumulation
         self.rule = rule
         self.current: int | None = None
         self.index = torch.zeros(0, dtype=torch.long)  # global indices of the worker's neurons
-        self.worker = URN(Layout.flat(3, 1, {"": 1}), rule.iterations)  # something for the optimiser to hold
+        self.task_network = URN(Layout.flat(3, 1, {"": 1}), rule.iterations)  # something for the optimiser to hold
         self.penalty: Penalty | None = None  # prices activity while training; None while healing
         self.activity: Tensor | None = None
         self.early: Early = []  # readouts before the last, where the penalty asks for them
@@ -57,27 +57,27 @@ class AccumulatingURN(MultiTaskModule):
 
     def begin(self, task: int, generator: torch.Generator | None) -> dict:
         """Draws a worker for task number `task`; returns {old Parameter: new Parameter} for the optimiser."""
-        device = self.worker.W.device
-        old = self.worker
-        self.worker, self.index = self.accumulation.worker(self.names[task], self.rule, generator)
-        if self.dealt:
-            shard(self.worker)
-        self.worker.to(device)
-        self.worker.recycle_gradient, self.worker.multiply = self.recycle_gradient, self.multiply
+        device = self.task_network.W.device
+        old = self.task_network
+        self.task_network, self.index = self.accumulation.task_network(self.names[task], self.rule, generator)
+        if self.sharded:
+            shard(self.task_network)
+        self.task_network.to(device)
+        self.task_network.reuse_gradient_memory, self.task_network.multiply = self.reuse_gradient_memory, self.multiply
         self.current = task
-        return {old.W: self.worker.W, old.b: self.worker.b}
+        return {old.W: self.task_network.W, old.b: self.task_network.b}
 
     def keep(self, index: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Leaves the worker the neurons `index` (n,) of its own, global indices, in that order."""
         place = torch.full((int(self.index.max()) + 1,), -1)
         place[self.index] = torch.arange(len(self.index))
-        keep_only(self.worker, place[index], optimizer)
+        keep_only(self.task_network, place[index], optimizer)
         self.index = index
 
     def finish(self, **extra: Any) -> Claim:
         """Claims the settled worker's neurons for the current task."""
         assert self.current is not None
-        entry = self.accumulation.claim(self.names[self.current], self.rule, self.worker, self.index, **extra)
+        entry = self.accumulation.claim(self.names[self.current], self.rule, self.task_network, self.index, **extra)
         self.current = None
         return entry
 
@@ -87,7 +87,7 @@ class AccumulatingURN(MultiTaskModule):
         if task not in self._networks:
             if all(entry.name != name for entry in self.accumulation.claims):
                 return None
-            self._networks[task] = self.accumulation.network(name).to(self.worker.W.device)
+            self._networks[task] = self.accumulation.network(name).to(self.task_network.W.device)
         return self._networks[task]
 
     def adaptation(self, experience) -> None:
@@ -111,7 +111,7 @@ class AccumulatingURN(MultiTaskModule):
         if task_label == self.current:
             penalty = self.penalty if self.training and self.penalty is not None else Penalty()
             every = penalty.early_readout > 0
-            logits, self.activity = self.worker.forward_with_activity(
+            logits, self.activity = self.task_network.forward_with_activity(
                 x,
                 self.names[task_label],
                 penalty.activity_costs(self.rule.iterations, len(x)),

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from nesa.errors import RunFailed, UserError
 from nesa.seeds import derive
-from nesa.training.pruning import Settled, accuracy, advice, settle
-from nesa.training.strategies.models import AccumulatingURN
-from urn.compaction import Watch, compact, follow, look, narrow
+from nesa.training.pruning import PruningResult, accuracy, advice, prune
+from nesa.training.strategies.models import GrowingURN
+from urn.compaction import ActivityTracker, compact, rebind_parameters, set_active_sets, update_full_pass
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty, early_loss, soft_threshold_
@@ -98,7 +98,7 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
         self.extra = extra
         self._before_settling = before_settling  # a public name would look like one of Avalanche's callbacks
         self.report = report or _warn
-        self.settled: Settled | None = None
+        self.settled: PruningResult | None = None
         self._held_out: tuple[Tensor, Tensor] | None = None
         self._healing: Healing | None = None
 
@@ -117,19 +117,19 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
                 f"{type(strategy.optimizer).__name__}; use that optimiser, or the method prox_decoupled"
             )
         generator = torch.Generator().manual_seed(derive(self.seed, "weights", model.names[task]))
-        follow(strategy.optimizer, model.begin(task, generator))
+        rebind_parameters(strategy.optimizer, model.begin(task, generator))
         strategy.optimized_param_id = dict(model.named_parameters())
         if isinstance(strategy.optimizer, Proximal):
-            strategy.optimizer.urn = model.worker
+            strategy.optimizer.urn = model.task_network
             strategy.optimizer.penalty = self.penalty
         strategy.optimizer.state.clear()
-        self._available = int((~model.worker.fixed[model.worker.layout.hidden]).sum())
+        self._available = int((~model.task_network.frozen[model.task_network.layout.hidden]).sum())
         self._drawn = model.index
         self._rates = [group["lr"] for group in strategy.optimizer.param_groups]
         self._steps = 0
         self._total = max(1, strategy.train_epochs * len(strategy.dataloader))
         self._healing = None
-        self._watch(model.worker)
+        self._watch(model.task_network)
 
     # --- a step --------------------------------------------------------------------------------------------------
 
@@ -140,9 +140,9 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
                 group["lr"] = rate * share
 
     def before_forward(self, strategy, **kwargs) -> None:
-        worker = _model(strategy).worker
-        if worker.watch is not None and self._narrows(worker):
-            look(worker, strategy.optimizer, self._steps)
+        task_network = _model(strategy).task_network
+        if task_network.tracker is not None and self._narrows(task_network):
+            update_full_pass(task_network, strategy.optimizer, self._steps)
         # healing prices nothing, and answers as early
         healing = self._healing is not None
         _model(strategy).penalty = Penalty(early_readout=self.penalty.early_readout) if healing else self.penalty
@@ -154,25 +154,25 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
         take_early(strategy, self.penalty)
 
     def before_update(self, strategy, **kwargs) -> None:
-        optimizer, worker = strategy.optimizer, _model(strategy).worker
+        optimizer, task_network = strategy.optimizer, _model(strategy).task_network
         if isinstance(optimizer, Proximal):
             optimizer.ramp = self._ramp()
-        elif self.penalty.method == "subgradient" and worker.W.grad is not None and not self._healing:
-            price = self._price(worker)
-            worker.W.grad.add_(worker.W.data.sign() * price)
+        elif self.penalty.method == "subgradient" and task_network.W.grad is not None and not self._healing:
+            coefficient = self._coefficient(task_network)
+            task_network.W.grad.add_(task_network.W.data.sign() * coefficient)
 
     def after_update(self, strategy, **kwargs) -> None:
-        worker = _model(strategy).worker
+        task_network = _model(strategy).task_network
         if not isinstance(strategy.optimizer, Proximal):
             if self.penalty.method != "subgradient" and not self._healing:
                 lr = float(strategy.optimizer.param_groups[0]["lr"])
-                price = self._price(worker)
-                if isinstance(price, Tensor) or price > 0:
-                    soft_threshold_(worker.W.data, lr * price)
-            worker.hold()
+                coefficient = self._coefficient(task_network)
+                if isinstance(coefficient, Tensor) or coefficient > 0:
+                    soft_threshold_(task_network.W.data, lr * coefficient)
+            task_network.restore_frozen()
         self._steps += 1
-        worker.look = False
-        if worker.watch is not None and self._steps % self.options.window == 0:
+        task_network.compute_all_now = False
+        if task_network.tracker is not None and self._steps % self.options.window == 0:
             self.compact(strategy)
         epoch = len(strategy.dataloader)
         if isinstance(strategy.optimizer, Proximal) and self._steps % (epoch * -(-CONDENSE // epoch)) == 0:
@@ -180,17 +180,17 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
 
     def compact(self, strategy) -> None:
         """Drops the free neurons that nothing has woken during the last window."""
-        model, worker = _model(strategy), _model(strategy).worker
-        leave_out = narrow if self._narrows(worker) else compact
-        model.index = model.index[leave_out(worker, strategy.optimizer)]
+        model, task_network = _model(strategy), _model(strategy).task_network
+        leave_out = set_active_sets if self._narrows(task_network) else compact
+        model.index = model.index[leave_out(task_network, strategy.optimizer)]
         strategy.optimized_param_id = dict(model.named_parameters())
-        self._watch(worker)
+        self._watch(task_network)
 
     def after_training_epoch(self, strategy, **kwargs) -> None:
-        worker = _model(strategy).worker
+        task_network = _model(strategy).task_network
         if isinstance(strategy.optimizer, Proximal):
-            strategy.optimizer.catch_up()
-        if not bool(torch.isfinite(worker.W.data).all() and torch.isfinite(worker.b.data).all()):
+            strategy.optimizer.apply_deferred()
+        if not bool(torch.isfinite(task_network.W.data).all() and torch.isfinite(task_network.b.data).all()):
             raise RunFailed(
                 f"task {_model(strategy).names[_label(strategy)]!r}: the weights are no longer finite after epoch "
                 f"{strategy.clock.train_exp_epochs}. Lower the learning rate or the initial gain. "
@@ -200,9 +200,9 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
     # --- after a task --------------------------------------------------------------------------------------------
 
     def after_training_exp(self, strategy, **kwargs) -> None:
-        model, worker = _model(strategy), _model(strategy).worker
-        worker.watch = None
-        if self._narrows(worker):
+        model, task_network = _model(strategy), _model(strategy).task_network
+        task_network.tracker = None
+        if self._narrows(task_network):
             self._widen(strategy)
         port = model.names[_label(strategy)]
         x, y = self._held_out or self.validation(strategy.experience)  # type: ignore[misc]
@@ -213,7 +213,7 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
         if self.options.heal_epochs:
             self._heal(strategy, x, y, port)
         self._healing = None
-        fields["accuracy_val_after"] = accuracy(worker, x, y, port)
+        fields["accuracy_val_after"] = accuracy(task_network, x, y, port)
         extra = self.extra(strategy.experience) if self.extra is not None else {}
         model.finish(**extra)
         strategy.optimizer.state.clear()
@@ -221,15 +221,15 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
 
     def _settle(self, strategy, x: Tensor, y: Tensor, port: str) -> None:
         """Prunes the worker, says what the user should know, and notes what healing begins with."""
-        model, worker = _model(strategy), _model(strategy).worker
-        trained = (worker.W, worker.b)
-        unshard(worker)
+        model, task_network = _model(strategy), _model(strategy).task_network
+        trained = (task_network.W, task_network.b)
+        unshard(task_network)
         fields = dict(self._before_settling(strategy.experience)) if self._before_settling is not None else {}
-        self.settled = first = settle(worker, x, y, port, self.options.margin)
+        self.settled = first = prune(task_network, x, y, port, self.options.margin)
         model.index = model.index[first.kept]
-        follow(strategy.optimizer, dict(zip(trained, (worker.W, worker.b), strict=True)))
+        rebind_parameters(strategy.optimizer, dict(zip(trained, (task_network.W, task_network.b), strict=True)))
         strategy.optimized_param_id = dict(model.named_parameters())
-        if message := advice(port, worker, self._available, self.penalty):
+        if message := advice(port, task_network, self._available, self.penalty):
             self.report("warning", {"message": message})
         fields |= {
             "accuracy_val_before": first.score_before,
@@ -239,38 +239,40 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
         }
         strategy.optimizer.state.clear()
         self._steps = 0
-        score = accuracy(worker, x, y, port) if self.options.heal_epochs else first.score_after
-        self._healing = Healing(fields, worker.W.data.clone(), worker.b.data.clone(), score)
+        score = accuracy(task_network, x, y, port) if self.options.heal_epochs else first.score_after
+        self._healing = Healing(fields, task_network.W.data.clone(), task_network.b.data.clone(), score)
 
     def _heal(self, strategy, x: Tensor, y: Tensor, port: str) -> None:
         """Trains on without penalties and with the support fixed; keeps the better of before and after."""
-        worker, healing = _model(strategy).worker, self._healing
+        task_network, healing = _model(strategy).task_network, self._healing
         assert healing is not None
-        worker.support = healing.W != 0
+        task_network.mask = healing.W != 0
         self._total = max(1, self.options.heal_epochs * len(strategy.dataloader))
         while healing.epochs < self.options.heal_epochs:
             strategy.training_epoch()
             healing.epochs += 1
         for group, rate in zip(strategy.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
-        if not bool(torch.isfinite(worker.W.data).all()) or accuracy(worker, x, y, port) < healing.score:
-            worker.W.data.copy_(healing.W)
-            worker.b.data.copy_(healing.b)
-        worker.support = None
+        if not bool(torch.isfinite(task_network.W.data).all()) or accuracy(task_network, x, y, port) < healing.score:
+            task_network.W.data.copy_(healing.W)
+            task_network.b.data.copy_(healing.b)
+        task_network.mask = None
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _watch(self, worker: URN) -> None:
-        worker.watch = Watch(worker) if self.options.compaction and worker.iterations > 1 else None
+    def _watch(self, task_network: URN) -> None:
+        task_network.tracker = (
+            ActivityTracker(task_network) if self.options.compaction and task_network.iterations > 1 else None
+        )
 
-    def _narrows(self, worker: URN) -> bool:
-        every = worker.outputs_send or self.penalty.literal or self.penalty.ports
-        return self.options.active_sets and worker.layout.layers is None and not every
+    def _narrows(self, task_network: URN) -> bool:
+        every = task_network.outputs_send or self.penalty.literal or self.penalty.ports
+        return self.options.active_sets and task_network.layout.layers is None and not every
 
     def _widen(self, strategy) -> None:
         """Everything is computed again, and neurons have the order in which they were drawn."""
-        model, worker = _model(strategy), _model(strategy).worker
-        worker.declare_silent(None)
+        model, task_network = _model(strategy), _model(strategy).task_network
+        task_network.set_inactive(None)
         index = self._drawn[torch.isin(self._drawn, model.index)]
         if not torch.equal(index, model.index):
             model.keep(index, strategy.optimizer)
@@ -282,9 +284,13 @@ class NeuralPruning(SupervisedPlugin, supports_distributed=True):
         rise = self.options.ramp * self._total
         return min(1.0, self._steps / rise) if rise else 1.0
 
-    def _price(self, worker: URN) -> Tensor | float:
-        price = self.penalty.price(worker.layout, slice(None))
-        return price.to(worker.W) * self._ramp() if isinstance(price, Tensor) else price * self._ramp()
+    def _coefficient(self, task_network: URN) -> Tensor | float:
+        coefficient = self.penalty.coefficient(task_network.layout, slice(None))
+        return (
+            coefficient.to(task_network.W) * self._ramp()
+            if isinstance(coefficient, Tensor)
+            else coefficient * self._ramp()
+        )
 
 
 def take_early(strategy, penalty: Penalty) -> None:
@@ -295,9 +301,9 @@ def take_early(strategy, penalty: Penalty) -> None:
         strategy.loss = strategy.loss + penalty.early_readout * (early - strategy.criterion())
 
 
-def _model(strategy) -> AccumulatingURN:
+def _model(strategy) -> GrowingURN:
     model = strategy.model
-    if not isinstance(model, AccumulatingURN):
+    if not isinstance(model, GrowingURN):
         raise TypeError(f"NeuralPruning needs a strategy whose model is an AccumulatingURN, not {type(model).__name__}")
     return model
 

@@ -86,7 +86,7 @@ class SharedURN(MultiTaskModule):
 
     def __deepcopy__(self, memo: dict) -> SharedURN:
         """The same answers from weights of its own (the teacher of LwF), without what a training step leaves behind."""
-        twin = SharedURN(self.urn.part(torch.arange(self.urn.S)), self.iterations)
+        twin = SharedURN(self.urn.subnetwork(torch.arange(self.urn.S)), self.iterations)
         twin.known_train_tasks_labels = set(self.known_train_tasks_labels)
         return twin.train(self.training)
 

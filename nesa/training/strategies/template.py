@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from nesa import distributed
 from nesa.config.curriculum import Curriculum, Penalties, Task, Training
 from nesa.errors import RunFailed, UserError
-from nesa.interrupts import Stop
+from nesa.interrupts import DelayedInterrupt
 from nesa.run_folder.digest import digest
 from nesa.seeds import derive
-from nesa.training.accumulation import Accumulation, Rule
+from nesa.training.accumulation import Accumulation, Dynamics
 from nesa.training.evaluation import accuracy
-from nesa.training.strategies.models import AccumulatingURN
+from nesa.training.strategies.models import GrowingURN
 from nesa.training.strategies.neural_pruning import NeuralPruning, SupervisedPlugin
-from nesa.training.strategies.step_checkpoint import Keeper
+from nesa.training.strategies.step_checkpoint import StepCheckpointPlugin
 from nesa.training.task_data import Batches, TaskData
 from urn.network import URN
 from urn.optim import Proximal
@@ -33,7 +33,7 @@ from urn.penalties import Penalty
 from urn.precision import multiply_in
 
 if TYPE_CHECKING:
-    from nesa.training.strategies.baselines import Rival
+    from nesa.training.strategies.baselines import BaselineLearner
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -82,7 +82,7 @@ class CurriculumStrategy(SupervisedTemplate):
         """Batches are lists of tensors on the right device already."""
 
 
-class Schedule(SupervisedPlugin, supports_distributed=True):
+class LRSchedulePlugin(SupervisedPlugin, supports_distributed=True):
     """The learning rate over a task: constant, or half a cosine from lr to zero; it rises linearly over the first
     `warmup` steps, as Adam's second moment is noise at first, and a step of all weights of a large network at once
     moves its outputs by their number."""
@@ -109,7 +109,7 @@ class Schedule(SupervisedPlugin, supports_distributed=True):
             group["lr"] = rate
 
 
-class Observer(SupervisedPlugin, supports_distributed=True):
+class TrainingLogPlugin(SupervisedPlugin, supports_distributed=True):
     """Adds up loss and accuracy, and reports them at the end of each epoch; stops a run whose loss is not finite."""
 
     SUMS = ("loss", "right", "activity", "finite", "seen", "batches")  # of the epoch in hand
@@ -176,23 +176,23 @@ class Pruning:
         self.curriculum, self.tasks, self.report = curriculum, tasks, report
         self.experiences = experiences(tasks)
         self.device = device
-        self.model = AccumulatingURN(accumulation, self._rule(0)).to(device)
-        self.model.dealt = distributed.world() > 1
-        self.model.recycle_gradient = True  # one forward pass for each backward pass: the only plugins are ours
+        self.model = GrowingURN(accumulation, self._rule(0)).to(device)
+        self.model.sharded = distributed.world() > 1
+        self.model.reuse_gradient_memory = True  # one forward pass for each backward pass: the only plugins are ours
 
     def train(
         self,
         k: int,
         save: Callable[[dict[str, Any]], None] | None = None,
         state: dict[str, Any] | None = None,
-        stop: Stop | None = None,
+        stop: DelayedInterrupt | None = None,
     ) -> None:
         """Trains, settles and claims task k. save: called with what to keep, after some of the steps, and before
         `stop` is obeyed. state: go on from there (see nesa.training.strategies.step_checkpoint)."""
         config, learner = self.curriculum.tasks[k], self.curriculum.learner
         self.model.rule = self._rule(k)
         self.model.multiply = multiply_in(config.training.precision, self.device)
-        schedule = Schedule(config.training)
+        schedule = LRSchedulePlugin(config.training)
         pruning = NeuralPruning(
             make_penalty(config.penalties),
             seed=self.curriculum.seed,
@@ -207,13 +207,17 @@ class Pruning:
             before_settling=lambda _: {"accuracy_test_before": self.accuracy(k, "test")},
             report=self.report,
         )
-        observer = Observer(lambda name, fields: self._epoch(k, name, fields), lambda n: self.report("step", {"n": n}))
-        keeper = Keeper(schedule, pruning, observer, None if self.model.dealt else save, stop)  # no rank has all rows
+        observer = TrainingLogPlugin(
+            lambda name, fields: self._epoch(k, name, fields), lambda n: self.report("step", {"n": n})
+        )
+        keeper = StepCheckpointPlugin(
+            schedule, pruning, observer, None if self.model.sharded else save, stop
+        )  # no rank has all rows
         strategy = CurriculumStrategy(
             tasks=self.tasks,
             curriculum=self.curriculum,
             model=self.model,
-            optimizer=make_optimizer(config, self.model.worker),
+            optimizer=make_optimizer(config, self.model.task_network),
             criterion=nn.CrossEntropyLoss(),
             train_mb_size=config.training.batch_size,
             train_epochs=config.training.epochs,
@@ -223,7 +227,7 @@ class Pruning:
         if state is not None:
             strategy.take_up = lambda: keeper.take_up(strategy, state)
         strategy.train(self.experiences[k], eval_streams=[])
-        if self.model.dealt:
+        if self.model.sharded:
             distributed.agree(self.tasks[k].name, digest(self.state_dict()))
 
     def steps(self, k: int) -> int:
@@ -234,7 +238,7 @@ class Pruning:
     def accuracy(self, j: int, part: str) -> float:
         """Test or validation accuracy of task j: of its own frozen network once it is claimed."""
         data = self.tasks[j]
-        network = self.model.worker if j == self.model.current else self.model.network(j)
+        network = self.model.task_network if j == self.model.current else self.model.network(j)
         assert network is not None
         return accuracy(network, data, getattr(data, part))
 
@@ -244,27 +248,27 @@ class Pruning:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.accumulation = Accumulation.from_state_dict(state)
 
-    def _rule(self, k: int) -> Rule:
+    def _rule(self, k: int) -> Dynamics:
         network = self.curriculum.network
-        return Rule(self.curriculum.tasks[k].iterations, network.update, network.output_activation)
+        return Dynamics(self.curriculum.tasks[k].iterations, network.update, network.output_activation)
 
     def _prepared(self, k: int) -> tuple[Tensor, Tensor]:
         data = self.tasks[k]
         return data.prepare(data.val.x), data.val.y
 
     def _epoch(self, k: int, name: str, fields: dict[str, Any]) -> None:
-        worker = self.model.worker
-        W = worker.W.data[~worker.fixed[worker.share.neurons].to(worker.W.device)]
-        hidden = worker.layout.hidden
+        task_network = self.model.task_network
+        W = task_network.W.data[~task_network.frozen[task_network.partition.neurons].to(task_network.W.device)]
+        hidden = task_network.layout.hidden
         self.report(
             name,
             {
                 "task": self.tasks[k].name,
                 **fields,
                 "val_accuracy": self.accuracy(k, "val"),
-                "penalty_weight": weight_cost(worker, make_penalty(self.curriculum.tasks[k].penalties)),
-                "live_neurons": int((~worker.fixed[hidden]).sum()),
-                "live_synapses": int(worker.share.total((W != 0).sum())),
+                "penalty_weight": weight_cost(task_network, make_penalty(self.curriculum.tasks[k].penalties)),
+                "live_neurons": int((~task_network.frozen[hidden]).sum()),
+                "live_synapses": int(task_network.partition.total((W != 0).sum())),
             },
         )
 
@@ -275,14 +279,14 @@ def make_learner(
     accumulation: Accumulation,
     device: torch.device,
     report: Callable[[str, dict[str, Any]], None],
-) -> Pruning | Rival:
+) -> Pruning | BaselineLearner:
     """The learner that `learner.name` asks for."""
     if curriculum.learner.name != "neural_pruning":
         if distributed.world() > 1:
             raise UserError(f"learner.name: {curriculum.learner.name} trains on one process; start it without torchrun")
-        from nesa.training.strategies.baselines import Rival
+        from nesa.training.strategies.baselines import BaselineLearner
 
-        return Rival(curriculum, tasks, accumulation, device, report)
+        return BaselineLearner(curriculum, tasks, accumulation, device, report)
     return Pruning(curriculum, tasks, accumulation, device, report)
 
 
@@ -317,12 +321,12 @@ def make_penalty(p: Penalties) -> Penalty:
 
 def weight_cost(urn: URN, penalty: Penalty) -> float:
     """The weight and length terms of paper eq 9 over the synapses of all rows that train."""
-    total, neurons = 0.0, urn.share.neurons
-    for rows in (~urn.fixed[neurons]).nonzero().flatten().split(STRIP):
-        price = penalty.price(urn.layout, neurons[rows])
-        price = price.to(urn.W.device) if isinstance(price, Tensor) else price
-        total += float((urn.W.data[rows.to(urn.W.device)].abs() * price).sum())
-    return float(urn.share.total(torch.tensor(total, dtype=torch.float64, device=urn.W.device)))
+    total, neurons = 0.0, urn.partition.neurons
+    for rows in (~urn.frozen[neurons]).nonzero().flatten().split(STRIP):
+        coefficient = penalty.coefficient(urn.layout, neurons[rows])
+        coefficient = coefficient.to(urn.W.device) if isinstance(coefficient, Tensor) else coefficient
+        total += float((urn.W.data[rows.to(urn.W.device)].abs() * coefficient).sum())
+    return float(urn.partition.total(torch.tensor(total, dtype=torch.float64, device=urn.W.device)))
 
 
 class _Rows(torch.utils.data.Dataset):

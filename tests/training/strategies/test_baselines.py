@@ -13,8 +13,8 @@ from nesa.datasets.registry import Arrays
 from nesa.errors import RunFolderError
 from nesa.run_folder.checkpoint import save
 from nesa.training.accumulation import Accumulation
-from nesa.training.strategies.baseline_plugins import Replay, Together, shares
-from nesa.training.strategies.baselines import Rival, weight_cost
+from nesa.training.strategies.baseline_plugins import InterleavedBatches, Replay, shares
+from nesa.training.strategies.baselines import BaselineLearner, weight_cost
 from nesa.training.strategies.shared_model import MIXED, SharedURN
 from nesa.training.task_data import Batches, TaskData, from_arrays
 from urn.layout import Layout
@@ -61,10 +61,12 @@ def curriculum(learner: str, *, penalties=None, params=None, iterations=(3, 3, 3
     )
 
 
-def rival(learner: str, report=lambda name, fields: None, dtype=torch.float32, tasks=TASKS, **options) -> Rival:
+def rival(
+    learner: str, report=lambda name, fields: None, dtype=torch.float32, tasks=TASKS, **options
+) -> BaselineLearner:
     layout = Layout.flat(70, D_IN, {t.name: t.classes for t in tasks})
     config = curriculum(learner, **options)
-    return Rival(config, tasks, Accumulation(layout, dtype=dtype), torch.device("cpu"), report)
+    return BaselineLearner(config, tasks, Accumulation(layout, dtype=dtype), torch.device("cpu"), report)
 
 
 def shared_urn(iterations=(3, 3, 3), update: str = "residual_both") -> SharedURN:
@@ -199,8 +201,8 @@ def test_a_copy_keeps_its_answers_when_the_model_moves_on():
 
 def test_together_lays_parts_under_one_another_and_begins_short_ones_again():
     parts = [Batches(TASKS[0], TASKS[0].train, 30, 1), Batches(TASKS[1], TASKS[1].train, 100, 2)]
-    batches = list(Together(parts, len(parts[0])))
-    assert len(batches) == 9 == len(Together(parts, 9))
+    batches = list(InterleavedBatches(parts, len(parts[0])))
+    assert len(batches) == 9 == len(InterleavedBatches(parts, 9))
     assert all(t.tolist() == [0] * 30 + [1] * 100 for _, _, t in batches)
     first = torch.cat([y[:30] for _, y, _ in batches])
     assert torch.equal(first.bincount(), TASKS[0].train.y.bincount())  # every sample once
@@ -215,7 +217,7 @@ def test_shares(B: int, parts: int, expected):
 class Spy:
     """Takes the batches of a learner's loop as they are trained on."""
 
-    def __init__(self, learner: Rival):
+    def __init__(self, learner: BaselineLearner):
         self.batches: list[list[torch.Tensor]] = []
         forward = learner.model.forward
 
@@ -313,7 +315,7 @@ def test_joint_batches_are_balanced_and_begin_from_the_first_weights():
 # --- what each learner does ------------------------------------------------------------------------------------------
 
 
-def learned(learner: str) -> tuple[Rival, float]:
+def learned(learner: str) -> tuple[BaselineLearner, float]:
     """Trained on two tasks, and how much of the first the second has cost (0..1)."""
     made = rival(learner, tasks=TANGLED, epochs=12, lr=0.03)
     made.train(0)
@@ -324,7 +326,7 @@ def learned(learner: str) -> tuple[Rival, float]:
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> dict[str, tuple[Rival, float]]:
+def outcomes() -> dict[str, tuple[BaselineLearner, float]]:
     return {name: learned(name) for name in PARAMS}
 
 
@@ -472,7 +474,9 @@ def test_a_checkpoint_of_another_learner_is_refused():
 def test_fixed_input_rows_stay_zero():
     layout = Layout.flat(70, D_IN, {t.name: t.classes for t in TASKS})
     source = Accumulation(layout, inputs_receive=False)
-    learner = Rival(curriculum("naive", epochs=1), TASKS, source, torch.device("cpu"), lambda name, fields: None)
+    learner = BaselineLearner(
+        curriculum("naive", epochs=1), TASKS, source, torch.device("cpu"), lambda name, fields: None
+    )
     start = learner.model.urn.W.data.clone()
     learner.train(0)
     assert not bool(learner.model.urn.W.data[layout.inputs].any())

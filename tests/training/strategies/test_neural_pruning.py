@@ -14,9 +14,9 @@ from avalanche_run import Naive, experiences
 from torch import nn
 
 from nesa.errors import RunFailed, UserError
-from nesa.training.accumulation import Accumulation, Rule
+from nesa.training.accumulation import Accumulation, Dynamics
 from nesa.training.pruning import accuracy
-from nesa.training.strategies.models import MIXED, AccumulatingURN
+from nesa.training.strategies.models import MIXED, GrowingURN
 from nesa.training.strategies.neural_pruning import NeuralPruning, SupervisedPlugin
 from urn.layout import Layout
 from urn.optim import Proximal
@@ -39,9 +39,9 @@ def stream(labels=((0,), (1,)), dtype=torch.float32) -> list:
     return experiences([samples(k % 2, dtype=dtype) for k in range(len(labels))], labels)
 
 
-def model(dtype=torch.float32, I: int = 3, S: int = 45) -> AccumulatingURN:
+def model(dtype=torch.float32, I: int = 3, S: int = 45) -> GrowingURN:
     accumulation = Accumulation(Layout.flat(S, D_IN, WIDTHS), dtype=dtype)
-    learner = AccumulatingURN(accumulation, Rule(I, "residual_output", "linear"))
+    learner = GrowingURN(accumulation, Dynamics(I, "residual_output", "linear"))
     return learner.to(dtype)
 
 
@@ -50,7 +50,7 @@ def plugin(**options) -> NeuralPruning:
     return NeuralPruning(options.pop("penalty", None), **(quiet | options))
 
 
-def naive(urn: AccumulatingURN, plugins, optimizer=None, epochs: int = EPOCHS) -> Naive:
+def naive(urn: GrowingURN, plugins, optimizer=None, epochs: int = EPOCHS) -> Naive:
     optimizer = optimizer or torch.optim.Adam(urn.parameters(), 0.01)
     return avalanche_run.naive(urn, plugins, optimizer, size=B, epochs=epochs)
 
@@ -113,7 +113,7 @@ def weights_along_a_task(optimizer, penalty: Penalty, **options) -> list[torch.T
     seen: list[torch.Tensor] = []
     strategy = naive(
         urn,
-        [plugin(penalty=penalty, **options), Notes(lambda s: seen.append(urn.worker.W.data.clone()))],
+        [plugin(penalty=penalty, **options), Notes(lambda s: seen.append(urn.task_network.W.data.clone()))],
         optimizer(urn),
     )
     strategy.train(stream(dtype=torch.float64)[0])
@@ -126,7 +126,7 @@ def test_moments_are_condensed_at_ends_of_epochs_so_many_steps_apart(monkeypatch
     monkeypatch.setattr("nesa.training.strategies.neural_pruning.CONDENSE", 10)
     monkeypatch.setattr(Proximal, "condense", lambda self: steps.append(int(self.state[self.urn.W]["step"])))
     penalty = Penalty("prox_decoupled", weight=0.3, activity=0.01)
-    weights_along_a_task(lambda urn: Proximal(urn.worker, "adam", 0.01), penalty, compaction=False)
+    weights_along_a_task(lambda urn: Proximal(urn.task_network, "adam", 0.01), penalty, compaction=False)
     assert steps == list(range(12, 6 * EPOCHS + 1, 12)) and steps
 
 
@@ -136,7 +136,7 @@ def test_any_torch_optimiser_gets_the_same_penalty_as_proximal(method, length):
     """The plugin adds prox or subgradient, ramp and hold to torch's Adam: step by step the same weights."""
     penalty = Penalty(method, weight=0.3, synapse_length=length, activity=0.01)
     one = weights_along_a_task(lambda urn: torch.optim.Adam(urn.parameters(), 0.01), penalty, compaction=False)
-    two = weights_along_a_task(lambda urn: Proximal(urn.worker, "adam", 0.01), penalty, compaction=False)
+    two = weights_along_a_task(lambda urn: Proximal(urn.task_network, "adam", 0.01), penalty, compaction=False)
     assert len(one) == len(two) == 6 * (EPOCHS + 1)
     for ours, theirs in zip(one, two, strict=True):
         assert ours.shape == theirs.shape
@@ -148,7 +148,7 @@ def test_any_torch_optimiser_gets_the_same_penalty_as_proximal(method, length):
 def test_the_weight_penalty_ramps_up_and_is_off_while_healing():
     ramps = []
     urn = model()
-    optimizer = Proximal(urn.worker, "adam", 0.01)
+    optimizer = Proximal(urn.task_network, "adam", 0.01)
     pruning = plugin(penalty=Penalty(weight=0.1), ramp=0.5)
     strategy = naive(urn, [pruning, Notes(lambda s: ramps.append(optimizer.ramp))], optimizer)
     strategy.train(stream()[0])
@@ -159,7 +159,7 @@ def test_the_weight_penalty_ramps_up_and_is_off_while_healing():
 def test_no_ramp_is_the_full_penalty_from_the_first_step():
     ramps = []
     urn = model()
-    optimizer = Proximal(urn.worker, "adam", 0.01)
+    optimizer = Proximal(urn.task_network, "adam", 0.01)
     pruning = plugin(penalty=Penalty(weight=0.1), ramp=0.0, heal_epochs=0)
     naive(urn, [pruning, Notes(lambda s: ramps.append(optimizer.ramp))], optimizer).train(stream()[0])
     assert set(ramps) == {1.0}
@@ -171,11 +171,11 @@ def test_the_loss_holds_the_activity_term_until_healing():
     penalty = Penalty(activity=0.02, activity_growth=1.0)
 
     def note(strategy) -> None:
-        worker, x = urn.worker, strategy.mb_x
+        task_network, x = urn.task_network, strategy.mb_x
         with torch.no_grad():
-            states = worker.states(x, "a")
-            task_loss = nn.functional.cross_entropy(states[-1][:, worker.layout.ports["a"]], strategy.mb_y)
-            hidden = worker.layout.hidden
+            states = task_network.states(x, "a")
+            task_loss = nn.functional.cross_entropy(states[-1][:, task_network.layout.ports["a"]], strategy.mb_y)
+            hidden = task_network.layout.hidden
             activity = sum(0.02 * level / len(x) * states[level][:, hidden].abs().sum() for level in (1, 2, 3))
         found.append((strategy.loss.item() - task_loss.item(), activity.item()))
 
@@ -194,7 +194,7 @@ def test_a_share_of_the_loss_is_taken_at_early_readouts_while_healing_too(I: int
 
     def note(strategy) -> None:
         with torch.no_grad():
-            readouts = urn.worker.readouts(strategy.mb_x, "a")
+            readouts = urn.task_network.readouts(strategy.mb_x, "a")
             losses = [nn.functional.cross_entropy(read, strategy.mb_y).item() for read in readouts]
         early = sum(losses[1:-1]) / len(losses[1:-1]) if I > 2 else losses[-1]
         found.append((strategy.loss.item(), (1 - share) * losses[-1] + share * early, losses[-1]))
@@ -234,11 +234,11 @@ def test_prox_adam_needs_the_moments():
 def test_no_state_is_carried_from_task_to_task(kind):
     """Avalanche does not clear it, and moments move weights that have no gradient."""
     urn, steps = model(), []
-    optimizer = Proximal(urn.worker) if kind == "proximal" else torch.optim.Adam(urn.parameters(), 0.01)
+    optimizer = Proximal(urn.task_network) if kind == "proximal" else torch.optim.Adam(urn.parameters(), 0.01)
 
     def first_steps(strategy) -> None:
-        if urn.worker.W in optimizer.state:
-            steps.append(int(optimizer.state[urn.worker.W]["step"]))
+        if urn.task_network.W in optimizer.state:
+            steps.append(int(optimizer.state[urn.task_network.W]["step"]))
 
     strategy = naive(urn, [plugin(compaction=False), Notes(first_steps)], optimizer)
     for experience in stream():
@@ -290,10 +290,10 @@ def test_healing_moves_weights_and_adds_no_synapse():
 
     def remember(strategy) -> None:
         if pruning._healing and "W" not in before:
-            before["W"] = urn.worker.W.data.clone()
+            before["W"] = urn.task_network.W.data.clone()
 
     naive(urn, [pruning, Notes(remember, "before_forward")]).train(stream()[0])
-    W = urn.worker.W.data
+    W = urn.task_network.W.data
     assert not W[before["W"] == 0].any()
     assert (W != before["W"]).any()
 
@@ -329,19 +329,19 @@ def test_a_task_that_claims_everything_is_a_warning():
 # --- compaction ------------------------------------------------------------------------------------------------------
 
 
-def compacted(compaction: bool, bias: float) -> tuple[AccumulatingURN, list[int]]:
+def compacted(compaction: bool, bias: float) -> tuple[GrowingURN, list[int]]:
     """A task on a net in which 8 hidden neurons start with the given bias."""
     torch.manual_seed(4)
     urn, sizes = model(torch.float64), []
 
     def silence(strategy) -> None:
-        urn.worker.b.data[10:18] = bias
+        urn.task_network.b.data[10:18] = bias
 
     pruning = plugin(penalty=Penalty(weight=0.1), compaction=compaction, window=4, margin=-1.0)
     plugins = [
         pruning,
         Notes(silence, "before_training_exp"),
-        Notes(lambda s: sizes.append(urn.worker.S)),
+        Notes(lambda s: sizes.append(urn.task_network.S)),
     ]
     naive(urn, plugins, torch.optim.SGD(urn.parameters(), 0.02, momentum=0.9)).train(stream(dtype=torch.float64)[0])
     return urn, sizes
@@ -375,17 +375,19 @@ def test_a_worker_of_one_iteration_is_not_watched():
 def test_looking_at_the_worker_does_not_keep_neurons_awake():
     """Evaluation in the middle of a task decides nothing about who is dropped."""
     results = []
-    for look in (False, True):
+    for update_full_pass in (False, True):
         torch.manual_seed(4)
         urn = model()
 
-        def peek(strategy, urn=urn, look=look) -> None:
-            if look:
+        def peek(strategy, urn=urn, update_full_pass=update_full_pass) -> None:
+            if update_full_pass:
                 with torch.no_grad():
                     urn(100 * torch.randn(50, D_IN, generator=torch.Generator().manual_seed(1)), 0)
 
         sizes = []
-        strategy = naive(urn, [plugin(window=2), Notes(peek), Notes(lambda s, u=urn, n=sizes: n.append(u.worker.S))])
+        strategy = naive(
+            urn, [plugin(window=2), Notes(peek), Notes(lambda s, u=urn, n=sizes: n.append(u.task_network.S))]
+        )
         strategy.train(stream()[0])
         results.append(sizes)
     assert results[0] == results[1]
@@ -468,7 +470,7 @@ def test_weights_that_are_not_finite_stop_the_task():
     urn = model()
 
     def spoil(strategy) -> None:
-        urn.worker.b.data[20] = float("nan")
+        urn.task_network.b.data[20] = float("nan")
 
     with pytest.raises(RunFailed, match="task 'a': the weights are no longer finite after epoch 0"):
         naive(urn, [plugin(), Notes(spoil)]).train(stream()[0])

@@ -37,14 +37,14 @@ from nesa.training.strategies.neural_pruning import NeuralPruning
 @pytest.fixture(autouse=True)
 def kept_twice_an_epoch(monkeypatch):
     """After every 36th step, whatever the clock says."""
-    inner = step_checkpoint.Keeper._keep
+    inner = step_checkpoint.StepCheckpointPlugin._keep
 
     def keep(self, strategy) -> None:
         self.cost, self.last = 0.0, -float("inf") if self.observer.steps % 36 == 0 else float("inf")
         inner(self, strategy)
 
     monkeypatch.setattr(Session, "_draw", lambda *_: None)
-    monkeypatch.setattr(step_checkpoint.Keeper, "_keep", keep)
+    monkeypatch.setattr(step_checkpoint.StepCheckpointPlugin, "_keep", keep)
     monkeypatch.setattr("nesa.training.strategies.template.NeuralPruning", Often)
 
 
@@ -192,7 +192,7 @@ def test_compaction_has_dropped_neurons_and_its_window_was_open(place, tmp_path)
     [
         (253, lambda kept: kept["optimizer"]["W"]["exp_avg"]["values"].zero_()),
         (253, lambda kept: kept["fired"]["values"].zero_()),
-        (253, lambda kept: kept.update(silent=None)),
+        (253, lambda kept: kept.update(inactive=None)),
         (253, lambda kept: kept["index"].copy_(kept["index"].flip(0))),
         (253, lambda kept: kept["steps"].__setitem__(1, 0)),
         (253, lambda kept: kept.update(epochs=2)),
@@ -327,7 +327,7 @@ def test_what_has_diverged_is_not_kept(place, tmp_path):
         report(self, name, fields)
         spoil.steps += name == "step"
         if spoil.steps == 100:
-            self.learner.model.worker.W.data[-1, 0] = float("nan")
+            self.learner.model.task_network.W.data[-1, 0] = float("nan")
 
     spoil.steps = 0
     with pytest.MonkeyPatch.context() as patch:
@@ -357,9 +357,11 @@ def test_keeping_costs_little_by_itself(monkeypatch, epoch, first, gap):
 
     monkeypatch.undo()
     monkeypatch.setattr(step_checkpoint.time, "perf_counter", lambda: now[0])
-    worker = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
-    strategy = SimpleNamespace(model=SimpleNamespace(worker=worker), dataloader=range(epoch), optimizer=None)
-    keeper = step_checkpoint.Keeper(None, None, None, save)  # type: ignore[arg-type]
+    task_network = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
+    strategy = SimpleNamespace(
+        model=SimpleNamespace(task_network=task_network), dataloader=range(epoch), optimizer=None
+    )
+    keeper = step_checkpoint.StepCheckpointPlugin(None, None, None, save)  # type: ignore[arg-type]
     monkeypatch.setattr(keeper, "state", lambda strategy: {})
     keeper.before_training_exp(strategy)
     for _ in range(2000):
@@ -374,9 +376,9 @@ def test_the_first_of_a_large_network_waits_until_it_is_cheap(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(step_checkpoint.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(step_checkpoint, "SPEED", 1200.0)  # bytes a second, for 1200 of W and its moments
-    worker = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
-    strategy = SimpleNamespace(model=SimpleNamespace(worker=worker), dataloader=range(1), optimizer=None)
-    keeper = step_checkpoint.Keeper(None, None, None, lambda state: kept.append(now[0]))  # type: ignore[arg-type]
+    task_network = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
+    strategy = SimpleNamespace(model=SimpleNamespace(task_network=task_network), dataloader=range(1), optimizer=None)
+    keeper = step_checkpoint.StepCheckpointPlugin(None, None, None, lambda state: kept.append(now[0]))  # type: ignore[arg-type]
     monkeypatch.setattr(keeper, "state", lambda strategy: {})
     keeper.before_training_exp(strategy)
     for _ in range(100):

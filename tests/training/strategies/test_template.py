@@ -14,12 +14,12 @@ from nesa.datasets.registry import Arrays
 from nesa.errors import RunFailed
 from nesa.seeds import derive
 from nesa.training.accumulation import Accumulation
-from nesa.training.strategies.baselines import Rival
+from nesa.training.strategies.baselines import BaselineLearner
 from nesa.training.strategies.template import (
     CurriculumStrategy,
-    Observer,
+    LRSchedulePlugin,
     Pruning,
-    Schedule,
+    TrainingLogPlugin,
     experiences,
     make_learner,
     make_optimizer,
@@ -69,9 +69,9 @@ def accumulation(tasks, dtype=torch.float32) -> Accumulation:
     return Accumulation(Layout.flat(50, D_IN, {t.name: t.classes for t in tasks}), dtype=dtype)
 
 
-def naive(tasks, dtype=torch.float32, report=lambda name, fields: None, **training) -> Rival:
+def naive(tasks, dtype=torch.float32, report=lambda name, fields: None, **training) -> BaselineLearner:
     learner = make_learner(curriculum(**training), tasks, accumulation(tasks, dtype), torch.device("cpu"), report)
-    assert isinstance(learner, Rival)
+    assert isinstance(learner, BaselineLearner)
     return learner
 
 
@@ -157,7 +157,7 @@ def test_naive_is_avalanches_naive(twin: str):
 
 def test_learners_by_name():
     tasks = [task(0), task(1)]
-    assert isinstance(naive(tasks), Rival)
+    assert isinstance(naive(tasks), BaselineLearner)
     made = make_learner(
         curriculum("neural_pruning"), tasks, accumulation(tasks), torch.device("cpu"), lambda n, f: None
     )
@@ -187,7 +187,7 @@ class Rates(SupervisedPlugin):
 
 
 def loop(plugins, tasks, config: Curriculum) -> CurriculumStrategy:
-    learner = Rival(config, tasks, accumulation(tasks), torch.device("cpu"), lambda name, fields: None)
+    learner = BaselineLearner(config, tasks, accumulation(tasks), torch.device("cpu"), lambda name, fields: None)
     return CurriculumStrategy(
         tasks=tasks,
         curriculum=config,
@@ -205,7 +205,9 @@ def loop(plugins, tasks, config: Curriculum) -> CurriculumStrategy:
 def test_schedule(name: str, warmup: int):
     tasks = [task(0), task(1)]
     rates = Rates()
-    strategy = loop([Schedule(Training(schedule=name, lr=0.1, warmup=warmup)), rates], tasks, curriculum(epochs=12))
+    strategy = loop(
+        [LRSchedulePlugin(Training(schedule=name, lr=0.1, warmup=warmup)), rates], tasks, curriculum(epochs=12)
+    )
     strategy.train(experiences(tasks)[0], eval_streams=[])
     assert len(rates.seen) == 60
     for step, rate in enumerate(rates.seen):
@@ -219,8 +221,8 @@ def test_observer_reports_means_of_each_epoch():
     """With a learning rate of nearly zero the epoch's figures are those of the network as it stands."""
     tasks = [task(0), task(1)]
     heard, steps = [], []
-    observer = Observer(lambda name, fields: heard.append((name, fields)), steps.append)
-    strategy = loop([Schedule(Training(schedule="constant", lr=1e-12)), observer], tasks, curriculum(epochs=2))
+    observer = TrainingLogPlugin(lambda name, fields: heard.append((name, fields)), steps.append)
+    strategy = loop([LRSchedulePlugin(Training(schedule="constant", lr=1e-12)), observer], tasks, curriculum(epochs=2))
     data = tasks[0]
     with torch.no_grad():
         logits = strategy.model.at(0)(data.prepare(data.train.x), data.name)

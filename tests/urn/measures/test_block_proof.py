@@ -17,7 +17,7 @@ def mlp_urn(update: str = "plain") -> URN:
     torch.manual_seed(0)
     linear = [nn.Linear(n, m, bias=False, dtype=torch.float64) for n, m in ((4, 8), (8, 6), (6, 3))]
     urn = embed(nn.Sequential(linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2]), update=update)
-    urn.support = None
+    urn.mask = None
     return urn
 
 
@@ -83,7 +83,7 @@ def test_a_block_that_only_keeps_a_neuron_silent_is_named_too():
     W[1, 0], W[2, 1], W[3, 1] = 1, 2, 1  # the input, a neuron at level 1, two at level 2
     W[3, 2], b[3] = -2, 0.5  # the first of these silences the other at l = 3, where its bias alone would let it fire
     W[4, 3] = W[5, 1] = 1
-    urn.become(layout, W, b)
+    urn.set_parameters(layout, W, b)
     x = 1 + torch.rand(50, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert (urn.states(x)[2][:, 3] > 0).all() and not urn.states(x)[3][:, 3].any()
     found = proof(urn, x, skips=None)
@@ -110,7 +110,7 @@ def test_recurrence_has_to_be_named():
     W = torch.zeros(4, 4, dtype=torch.float64)
     W[1, 0], W[2, 1], W[1, 2], W[3, 2] = 1.0, 1.0, 0.5, 1.0
     urn = URN(layout, 6, "residual_input", "linear", dtype=torch.float64)
-    urn.become(layout, W, torch.zeros(4, dtype=torch.float64))
+    urn.set_parameters(layout, W, torch.zeros(4, dtype=torch.float64))
     x = torch.rand(10, 1, dtype=torch.float64) + 0.1
     assert proof(urn, x).max_difference > 0.05
     found = proof(urn, x, skips=[(2, 1)])
@@ -124,7 +124,7 @@ def test_a_constant_neuron_counts_when_it_is_named():
     W, b = torch.zeros(4, 4), torch.tensor([0.0, 0.0, 2.0, 0.0])
     W[1, 0], W[1, 2], W[3, 1] = 1.0, 1.0, 1.0
     urn = URN(layout, 3, "residual_input", "linear")
-    urn.become(layout, W, b)
+    urn.set_parameters(layout, W, b)
     x = torch.rand(10, 1)
     unnamed = proof(urn, x)
     assert unnamed.max_difference == pytest.approx(2.0)
@@ -143,7 +143,7 @@ def test_other_tasks_ports_are_in_no_block():
     W = torch.zeros(6, 6)
     W[2, 0], W[3, 1], W[4, 2], W[5, 2], W[5, 3] = 1.0, 1.0, 1.0, 1.0, 1.0
     urn = URN(layout, 2, "plain", "linear")
-    urn.become(layout, W, torch.zeros(6))
+    urn.set_parameters(layout, W, torch.zeros(6))
     x = torch.rand(10, 2)
     assert (proof(urn, x, "a").kept, proof(urn, x, "b").kept) == (3, 4)  # all of 0 -> 1, and the port's own
     with pytest.raises(ValueError, match="name the output port"):

@@ -30,7 +30,7 @@ def urn_of(W: torch.Tensor, iterations: int, update: str) -> URN:
     """Neuron 0 is the input port, the last one the output port."""
     layout = Layout.flat(len(W), 1, {"out": 1})
     urn = URN(layout, iterations, update, "linear", dtype=torch.float64)
-    urn.become(layout, W.clone(), torch.zeros(len(W), dtype=torch.float64))
+    urn.set_parameters(layout, W.clone(), torch.zeros(len(W), dtype=torch.float64))
     return urn
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from urn.layout import Layout, Metric
+from urn.layout import Distance, Layout
 from urn.measures.activity import NEVER, Activity
 from urn.measures.graph import Synapses
 from urn.measures.structure import (
@@ -144,7 +144,7 @@ def with_skips(iterations: int) -> tuple[URN, dict[str, float]]:
     weights = {"xa": 1.0, "ab": 2.0, "bo": 0.5, "xb": 0.25, "xo": -3.0, "ao": 1.5}
     W[2, 0], W[3, 2], W[4, 3], W[3, 1], W[4, 1], W[4, 2] = weights.values()
     urn = URN(layout, iterations, "residual_input", "linear", dtype=torch.float64)
-    urn.become(layout, W, torch.zeros(5, dtype=torch.float64))
+    urn.set_parameters(layout, W, torch.zeros(5, dtype=torch.float64))
     return urn, weights
 
 
@@ -172,7 +172,7 @@ def test_an_mlp_with_a_skip_from_the_input_keeps_its_layers_by_path():
     urn = embed(net, update="residual_input")
     generator = torch.Generator().manual_seed(5)
     skip = 0.1 * torch.randn(9, 6, generator=generator, dtype=torch.float64)
-    urn.support = None
+    urn.mask = None
     W = urn.W.data
     W[18:27, :6] = skip  # input -> second hidden layer
     s = measured(urn, x)
@@ -227,7 +227,7 @@ def test_a_ring_is_a_class_of_its_own_in_the_widths():
     W = torch.zeros(5, 5, dtype=torch.float64)
     W[1, 0], W[2, 1], W[1, 2], W[3, 0], W[4, 2], W[4, 3] = 1, 1.1, 1.1, 1, 1, 1
     urn = URN(layout, 6, "residual_both", "linear", dtype=torch.float64)
-    urn.become(layout, W, torch.zeros(5, dtype=torch.float64))
+    urn.set_parameters(layout, W, torch.zeros(5, dtype=torch.float64))
     s = measured(urn, torch.rand(20, 1, dtype=torch.float64) + 0.5)
     assert s.recurrent == (2,)
     assert s.widths == (2, 1, 0, 0, 0, 0)
@@ -247,11 +247,11 @@ def test_relabelling_the_neurons_changes_nothing(update: str):
     W = torch.randn(S, S, generator=generator, dtype=torch.float64) * (torch.rand(S, S, generator=generator) < 0.1)
     b = 0.1 * torch.randn(S, generator=generator, dtype=torch.float64)
     urn = URN(layout, 5, update, "linear", dtype=torch.float64)
-    urn.become(layout, W, b)
+    urn.set_parameters(layout, W, b)
     order = torch.randperm(S, generator=generator)
-    other = urn.part(order)
+    other = urn.subnetwork(order)
     x, members = data(60, 9), torch.rand(S, generator=generator) < 0.9
-    metric = Metric(beta=4.0)
+    metric = Distance(beta=4.0)
     s = measured(urn, x, members=members, metric=metric, generator=torch.Generator().manual_seed(0))
     t = measured(other, x, members=members[order], metric=metric, generator=torch.Generator().manual_seed(0))
     assert torch.equal(s.levels[order], t.levels)
@@ -275,7 +275,7 @@ def test_neurons_that_are_no_members_do_not_count():
     W[38:, :6] = 1e3  # free neurons that read the input and are loud
     W[39, 38] = 1.0
     big = URN(bigger, 4, "plain", "linear", dtype=torch.float64)
-    big.become(bigger, W, b)
+    big.set_parameters(bigger, W, b)
     members = torch.arange(43) < 38
     s = measured(big, x, members=members)
     assert torch.equal(s.levels[:38], alone.levels)
@@ -296,14 +296,14 @@ def test_a_net_of_vertical_synapses_is_local_and_a_random_one_is_not():
     W = torch.zeros(192, 192)
     for k in range(128):
         W[k + 64, k] = 1.0
-    local = locality(W, positions, Metric(beta=4.0), generator)
+    local = locality(W, positions, Distance(beta=4.0), generator)
     assert local.length == pytest.approx(2.0)
     d = torch.cdist(positions[64:128] * torch.tensor([1, 1, 2.0]), positions[:64] * torch.tensor([1, 1, 2.0]))
     assert local.shuffled == pytest.approx(float(d.mean()), rel=0.05)
     assert local.ratio == pytest.approx(local.length / local.shuffled)
     assert local.ratio < 0.6
     W = torch.randn(192, 192, generator=generator)
-    assert locality(W, positions, Metric(beta=4.0), generator).ratio == pytest.approx(1.0, abs=0.02)
+    assert locality(W, positions, Distance(beta=4.0), generator).ratio == pytest.approx(1.0, abs=0.02)
 
 
 def test_the_null_keeps_planes_and_weights():
@@ -313,15 +313,15 @@ def test_the_null_keeps_planes_and_weights():
     generator = torch.Generator().manual_seed(0)
     W = torch.randn(30, 30, generator=generator) * torch.linspace(0, 5, 30)
     for beta in (0.0, 9.0):
-        measured = locality(W, positions, Metric(beta=beta), generator)
+        measured = locality(W, positions, Distance(beta=beta), generator)
         assert measured.length == pytest.approx(measured.shuffled)
     positions[:, 0] = positions[:, 2]  # with beta = 0, planes are still told apart
-    measured = locality(W, positions, Metric(beta=0.0), generator)
+    measured = locality(W, positions, Distance(beta=0.0), generator)
     assert measured.length == pytest.approx(measured.shuffled)
 
 
 def test_locality_without_synapses_is_not_a_number():
-    assert str(locality(torch.eye(5), torch.zeros(5, 3), Metric(), torch.Generator()).ratio) == "nan"
+    assert str(locality(torch.eye(5), torch.zeros(5, 3), Distance(), torch.Generator()).ratio) == "nan"
 
 
 # --- reuse -----------------------------------------------------------------------------------------------------------
@@ -365,7 +365,7 @@ def test_twenty_thousand_neurons_take_seconds_at_most():
         layout,
         "out",
         residual_output=True,
-        metric=Metric(beta=16.0),
+        metric=Distance(beta=16.0),
         generator=generator,
     )
     assert s.live_synapses > 190_000
