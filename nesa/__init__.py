@@ -1,11 +1,11 @@
-"""NESA: curricula of tasks on which an Unstructured Recursive Network accumulates structure.
+"""Train an Unstructured Recursive Network on a curriculum of tasks, so that it accumulates structure (NESA).
 
-Light by design: names below load their module on first use, so ``import nesa`` and ``nesa --help`` cost nothing.
+The names below import their module on first use, so ``import nesa`` and ``nesa --help`` do not import torch.
 
     nesa.NeuralPruning  the learner, an Avalanche plugin
-    nesa.load           a stored run: nesa.load(RUN).task(NAME) is a torch module
+    nesa.load           opens a stored run: nesa.load(RUN).task(NAME) is a torch module
 
-A function cannot share its name with a submodule of the package, so training is ``from nesa.experiment.run import run``.
+To train a curriculum, call ``nesa.experiment.run.run``.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["NeuralPruning", "__version__", "load"]
 
-_HOMES = {"NeuralPruning": "nesa.training.strategies.neural_pruning", "load": "nesa.inference.saved_run"}
+_MODULES = {"NeuralPruning": "nesa.training.strategies.neural_pruning", "load": "nesa.inference.saved_run"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'nesa' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

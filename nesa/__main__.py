@@ -1,4 +1,4 @@
-"""``python -m nesa`` is the console script ``nesa``."""
+"""Run the command line, as the console script ``nesa`` does."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Every error that a user can meet, as one tree.
+"""Define the errors that a user can meet, as one tree.
 
 NesaError                  the run failed                      exit code 1
  +- RunFailed              training diverged, disk full, ...   exit code 1
@@ -7,8 +7,8 @@ NesaError                  the run failed                      exit code 1
      +- DataError          a data set is missing, broken or does not fit
      +- RunFolderError     a run folder is missing, foreign, locked or damaged
 
-The command line prints ``str(error)`` and leaves with ``error.exit_code``; it never shows a traceback for these
-(``--debug`` does). Each message names what is wrong, where, and what to do.
+The command line prints ``str(error)`` and exits with ``error.exit_code``, with a traceback only under ``--debug``. Each
+message names what is wrong, where, and what to do.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 
 
 class NesaError(Exception):
-    """A failure with a message that is fit for a user."""
+    """A failure with a message for the user."""
 
     exit_code = 1
 
 
 class RunFailed(NesaError):
-    """The run could not go on: divergence, a full disk, too few free neurons."""
+    """The run cannot continue: divergence, a full disk, too few free neurons."""
 
 
 class UserError(NesaError):
@@ -61,4 +61,4 @@ class DataError(UserError):
 
 
 class RunFolderError(UserError):
-    """A run folder is missing, is someone else's, is locked, or is damaged."""
+    """A run folder is missing, is of another run, is locked, or is damaged."""

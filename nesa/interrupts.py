@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM while a task is trained: the step in hand is finished and saved before they take effect.
+"""Delay Ctrl-C and SIGTERM while a task is trained, until the current step is finished and saved.
 
-What takes effect is the handler that was there before (KeyboardInterrupt for Ctrl-C; what the command line has put in
-place for SIGTERM). Outside of training, and for a second signal, that is at once.
+Then the handler that was there before is called (KeyboardInterrupt for Ctrl-C; the command line's own for SIGTERM).
+Outside of training, and for a second signal, it is called at once.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class DelayedInterrupt:
-    """A context manager that listens; only the main thread can (elsewhere it does nothing).
+    """A context manager that replaces the signal handlers in the main thread (elsewhere it does nothing).
 
-    patient: set by whoever will look at `asked` soon and call `obey`. asked: the signal that came meanwhile, or None.
-    saved: set by whoever has saved everything before that.
+    deferred: set while a signal shall wait for `raise_if_pending`. pending: the signal that waits, or None. saved: set
+    once everything up to the current step is saved.
     """
 
     def __init__(self):
         self.deferred = self.saved = False
-        self.asked: int | None = None
+        self.pending: int | None = None
         self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
     def raise_if_pending(self) -> None:
-        """Does now what the signal asked for: the handler that was there before is called, which raises."""
-        if self.asked is not None:
-            signum, self.asked, self.deferred = self.asked, None, False
+        """Call the earlier handler, which raises, if a signal is pending."""
+        if self.pending is not None:
+            signum, self.pending, self.deferred = self.pending, None, False
             self._before[signum](signum, None)
 
     def __enter__(self) -> DelayedInterrupt:
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
                 before = signal.getsignal(signum)
-                if callable(before):  # a signal that is ignored, or that kills, goes on doing so
+                if callable(before):  # not where the signal is ignored or kills
                     self._before[signum] = before
-                    signal.signal(signum, self._hear)
+                    signal.signal(signum, self._handle)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         for signum, before in self._before.items():
             signal.signal(signum, before)
 
-    def _hear(self, signum: int, frame: FrameType | None) -> None:
-        if self.deferred and self.asked is None:
-            self.asked = signum
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.deferred and self.pending is None:
+            self.pending = signum
         else:
             self._before[signum](signum, frame)

@@ -1,8 +1,7 @@
-"""One calm display of how far a run is, on stderr.
+"""Show the progress of a run on stderr.
 
-On a terminal: one bar for the task in hand, which stays as one line when the task is done. Elsewhere (a log file, a
-batch job): one plain line for each epoch. ``NO_COLOR`` is honoured. Nothing is ever written to stdout, which is for
-results.
+On a terminal: one bar for the current task, which stays as one line when the task is done. Elsewhere (a log file, a
+batch job): one plain line for each epoch. ``NO_COLOR`` is respected. Nothing is written to stdout.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ YELLOW, PLAIN = "\033[33m", "\033[0m"
 
 
 class Progress:
-    """Shows tasks, epochs, steps and downloads; a context manager that leaves the terminal tidy.
+    """Shows tasks, epochs, steps and downloads; a context manager that closes its bar.
 
     ``stream`` is stderr unless given; ``quiet`` shows messages and warnings only.
     """
@@ -32,41 +31,40 @@ class Progress:
         self._bar: Any = None  # the tqdm bar of the task, or of the load, that is shown
         self._label = ""
         self._loading = ""
-        self._epochs = self._healing = 0
+        self._epochs = self._fine_tuning_epochs = 0
         self._started = 0.0
 
-    def task(self, name: str, index: int, total: int, epochs: int, steps: int, healing: int = 0) -> None:
-        """Task ``name``, number ``index`` (from 0) of ``total``, begins: ``epochs`` epochs of ``steps`` steps each,
-        and then settling with ``healing`` further ones."""
+    def task(self, name: str, index: int, total: int, epochs: int, steps: int, fine_tuning: int = 0) -> None:
+        """Begin task ``name``, number ``index`` (from 0) of ``total``.
+
+        It has ``epochs`` epochs of ``steps`` steps each, and after pruning ``fine_tuning`` further ones."""
         self._end()
         self._label, self._epochs, self._started = f"[{index + 1}/{total}] {name}", epochs, time.monotonic()
-        self._healing = healing
-        self._open(self._label, (epochs + healing) * steps, "step")
+        self._fine_tuning_epochs = fine_tuning
+        self._open(self._label, (epochs + fine_tuning) * steps, "step")
         if not (self.terminal or self.quiet):
-            more = f", then settling with {healing} more" if healing else ""
+            more = f", then pruning and fine-tuning with {fine_tuning} more" if fine_tuning else ""
             self._line(f"{self._label}: {epochs} epochs of {steps} steps{more}")
 
     def step(self, n: int = 1) -> None:
-        """``n`` more optimiser steps are done."""
+        """Count ``n`` more optimiser steps."""
         if self._bar is not None:
             self._bar.update(n)
 
-    def epoch(self, number: int, **figures: float) -> None:
-        """Epoch ``number`` (from 1) is done; ``figures`` are shown by name, such as loss=0.41, val_accuracy=0.92."""
-        text = "  ".join(f"{name} {_figure(value)}" for name, value in figures.items())
+    def epoch(self, number: int, **values: float) -> None:
+        """Show that epoch ``number`` (from 1) is done, and values by name, such as loss=0.41, val_accuracy=0.92."""
+        text = "  ".join(f"{name} {_number(value)}" for name, value in values.items())
         if self._bar is not None:
-            settling = self._healing and number == self._epochs
-            stage = "settling" if settling else f"epoch {number}/{self._epochs}"
+            pruning = self._fine_tuning_epochs and number == self._epochs
+            stage = "pruning" if pruning else f"epoch {number}/{self._epochs}"
             self._bar.set_description_str(f"{self._label} {stage}", refresh=False)
-            self._bar.set_postfix_str(
-                "  ".join(f"{name} {_figure(v)}" for name, v in figures.items() if name != "loss")
-            )
+            self._bar.set_postfix_str("  ".join(f"{name} {_number(v)}" for name, v in values.items() if name != "loss"))
         elif not self.quiet:
             seconds = time.monotonic() - self._started
             self._line(f"{self._label}: epoch {number}/{self._epochs}  {text}  {seconds:.0f} s")
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
-        """Something before the training, such as a download, is at ``done`` of ``total`` (None: unknown)."""
+        """Show that something before training, such as a download, is at ``done`` of ``total`` (None: unknown)."""
         if label != self._loading:
             self._end()
             self._loading = label
@@ -80,16 +78,16 @@ class Progress:
             self._end()
 
     def message(self, text: str) -> None:
-        """One line for people, above the bar."""
+        """Print one line above the bar."""
         self._line(self._fitted(text))
 
     def warning(self, text: str) -> None:
-        """One line that must not be missed."""
-        words = self._fitted(f"warning: {text}")
-        self._line(words.replace("warning:", f"{YELLOW}warning:{PLAIN}", 1) if self.colour else words)
+        """Print one warning above the bar."""
+        line = self._fitted(f"warning: {text}")
+        self._line(line.replace("warning:", f"{YELLOW}warning:{PLAIN}", 1) if self.colour else line)
 
     def close(self) -> None:
-        """Leave the bar; what was shown stays as text, and messages come below it."""
+        """Close the bar; what was shown stays as text, and messages come below it."""
         self._end()
 
     def __enter__(self) -> Progress:
@@ -117,16 +115,16 @@ class Progress:
         )
 
     def _fitted(self, text: str) -> str:
-        """Broken between words where a terminal would break inside of one; files get each line as it is."""
+        """Wrap between words, where a terminal would break inside one; files get each line unchanged."""
         if not self.terminal:
             return text
         width = shutil.get_terminal_size().columns
         indent = [" " * (len(line) - len(line.lstrip()) + 2) for line in text.splitlines()]
-        broken = (
+        wrapped = (
             textwrap.wrap(line, width, subsequent_indent=more, break_long_words=False, break_on_hyphens=False)
             for line, more in zip(text.splitlines(), indent, strict=True)
         )
-        return "\n".join("\n".join(lines) for lines in broken)
+        return "\n".join("\n".join(lines) for lines in wrapped)
 
     def _end(self) -> None:
         if self._bar is not None:
@@ -141,7 +139,7 @@ class Progress:
             print(text, file=self.stream, flush=True)
 
 
-def _figure(value: float) -> str:
+def _number(value: float) -> str:
     if isinstance(value, int):
         return str(value) if value < 10_000 else f"{value / 1000:,.0f}k"
     return f"{value:.4g}"

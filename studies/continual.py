@@ -53,7 +53,7 @@ from urn.layout import Distance
 from urn.measures import structure
 from urn.network import URN
 from urn.optim import Proximal
-from urn.penalties import early_loss, early_readouts
+from urn.penalties import Penalty, early_loss
 
 CURRICULUM = Path(__file__).resolve().parents[1] / "curricula" / "vision.yaml"
 RIVALS = ("naive", "ewc", "replay", "lwf", "joint")
@@ -187,7 +187,7 @@ class Study:
         square = torch.full((width, width), float("nan"), dtype=torch.float64)
         for i, scores in enumerate(R):
             square[i, : i + 1] = torch.tensor(scores)
-        bwt = metrics.bwt(square.numpy()) if width > 1 else None
+        bwt = metrics.backward_transfer(square.numpy()) if width > 1 else None
         for row, final in zip(found, R[-1], strict=True):  # all at once: a condition is there in full, or not at all
             self.add(condition, row | {"accuracy_final": final, "bwt": bwt})
 
@@ -239,9 +239,9 @@ class Study:
         fixed = owner != k
         fixed[port] = False
         urn = network.subnetwork(torch.arange(network.S)).requires_grad_(True)
-        urn.become(network.layout, cut, network.b.data.clone(), fixed)
+        urn.set_parameters(network.layout, cut, network.b.data.clone(), fixed)
         before = evaluation.accuracy(urn, data, data.test)
-        urn.support = cut != 0
+        urn.mask = cut != 0
         epochs = config.training.epochs + self.curriculum.learner.heal_epochs
         self.progress.task(f"healed {data.name}", k, len(self.tasks), epochs, len(data.train) // 256, 0)
         train(urn, data, config, epochs, derive(self.seed, "healed", data.name))
@@ -264,12 +264,13 @@ def train(urn: URN, data: TaskData, config: Task, epochs: int, seed: int) -> Non
     optimizer = Proximal(urn, config.training.optimizer, config.training.lr)
     batches = Batches(data, data.train, config.training.batch_size, seed, config.augment)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(batches))
-    share, free = config.penalties.early_readout, (0.0,) * (urn.iterations + 1)
+    share = config.penalties.early_readout
     for _ in range(epochs):
         for x, y, _ in batches:
-            readouts = urn.forward_with_activity(x, data.name, free, every=True)[0]
-            loss = (1 - share) * cross_entropy(readouts[-1], y)
-            loss = loss + share * early_loss(cross_entropy, [(slice(None), early_readouts(readouts))], y)
+            done = urn.training_pass(x, data.name, Penalty(early_readout=share))
+            loss = (1 - share) * cross_entropy(done.logits, y)
+            if done.early is not None:
+                loss = loss + share * early_loss(cross_entropy, [(slice(None), done.early)], y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -118,9 +118,9 @@ def train_urn(s: Setting, data: Data) -> tuple[URN, Layout]:
         if s.window:
             update_full_pass(urn, optimizer, step)
         optimizer.zero_grad()
-        logits, activity = urn.forward_with_activity(data.x[pick], PORT, penalty.activity_costs(s.I, len(pick)))
-        loss = nn.functional.cross_entropy(logits, data.y[pick])
-        (loss + activity).backward()
+        done = urn.training_pass(data.x[pick], PORT, penalty)
+        loss = nn.functional.cross_entropy(done.logits, data.y[pick])
+        (loss + done.activity).backward()
         optimizer.step()
         total += float(loss.detach())
     optimizer.apply_deferred()

@@ -25,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nesa.run_folder.layout import write_whole
+from nesa.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "results" / "rows"
@@ -76,7 +76,7 @@ class Rows:
             writer = csv.DictWriter(lines, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
-            write_whole(self.path, lines.getvalue().encode())
+            write_atomically(self.path, lines.getvalue().encode())
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

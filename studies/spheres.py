@@ -31,7 +31,7 @@ from result_rows import study
 from torch import Tensor
 
 from nesa.datasets.registry import load
-from urn.compaction import ActivityTracker, keep_only
+from urn.compaction import ActivityTracker
 from urn.layout import Layout
 from urn.measures.activity import Activity
 from urn.measures.structure import layer_widths, levels, measure, proof, readout_depth
@@ -39,6 +39,7 @@ from urn.mlp_conversion import extract
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
+from urn.surgery import keep_only
 
 D, TRAIN, TEST = 10, 4000, 4000  # the test half of the data is validation and test, 2,000 each
 PORT = "shells"
@@ -106,7 +107,7 @@ def train(s: Setting, data: Data, compact: bool = True) -> tuple[URN, list[int]]
         urn.W.data[urn.layout.inputs] = 0
         frozen = torch.zeros(urn.S, dtype=torch.bool).index_fill(0, urn.layout.inputs, True)
         urn.set_parameters(urn.layout, urn.W.data, urn.b.data, frozen)
-    penalty = Penalty("subgradient", s.weight, s.activity, s.reduction, s.growth)
+    penalty = Penalty("subgradient", s.weight, s.activity, s.reduction, s.growth, literal=s.literal, ports=s.literal)
     optimizer = Proximal(urn, "adam", s.lr, penalty=penalty)
     urn.reuse_gradient_memory = True
     generator, left = torch.Generator().manual_seed(s.seed), []
@@ -114,12 +115,11 @@ def train(s: Setting, data: Data, compact: bool = True) -> tuple[URN, list[int]]
         tracker = urn.tracker = ActivityTracker(urn) if compact else None
         for pick in torch.randperm(len(data.x), generator=generator).split(s.batch):
             optimizer.zero_grad()
-            costs = penalty.activity_costs(s.I, len(pick))
-            logits, activity = urn.forward_with_activity(data.x[pick], PORT, costs, literal=s.literal, ports=s.literal)
-            (torch.nn.functional.cross_entropy(logits, data.y[pick]) + activity).backward()
+            done = urn.training_pass(data.x[pick], PORT, penalty)
+            (torch.nn.functional.cross_entropy(done.logits, data.y[pick]) + done.activity).backward()
             optimizer.step()
         if tracker is not None:
-            keep = tracker.awake()
+            keep = tracker.active()
             keep[urn.layout.inputs] = keep[urn.layout.ports[PORT]] = True
             if not bool(keep.all()):
                 keep_only(urn, keep.nonzero().flatten(), optimizer)

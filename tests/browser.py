@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by selenium, for the tests and benchmarks that look at pages as people do."""
+"""Drive Debian's Chromium with selenium, for tests and benchmarks of pages."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FLAGS = (
     "--enable-unsafe-swiftshader",
     "--window-size=1400,1000",
 )
-PATIENCE = 300  # seconds that a page may take where much else is running
+TIMEOUT = 300  # seconds that a page may take where much else is running
 
 
 def missing() -> str:
-    """What is needed and not there, or ''."""
+    """List the programs that are needed and missing, or ''."""
     wanted = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     try:
         import selenium as selenium
@@ -41,7 +41,7 @@ def missing() -> str:
 
 @contextlib.contextmanager
 def chromium(profile: Path, *, offline: bool = False) -> Iterator[Any]:
-    """A browser with an empty profile in ``profile``; with ``offline`` it has no network."""
+    """Open a browser with an empty profile in ``profile``; with ``offline`` it has no network."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -51,9 +51,9 @@ def chromium(profile: Path, *, offline: bool = False) -> Iterator[Any]:
     options.binary_location = shutil.which("chromium") or ""
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    driver.set_script_timeout(PATIENCE)
-    driver.set_page_load_timeout(PATIENCE)
-    driver.command_executor.client_config.timeout = PATIENCE
+    driver.set_script_timeout(TIMEOUT)
+    driver.set_page_load_timeout(TIMEOUT)
+    driver.command_executor.client_config.timeout = TIMEOUT
     try:
         if offline:
             driver.set_network_conditions(offline=True, latency=0, throughput=0)
@@ -63,17 +63,17 @@ def chromium(profile: Path, *, offline: bool = False) -> Iterator[Any]:
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
-    """What ``condition`` gives, once that is something; AssertionError with ``what`` after PATIENCE."""
-    end = time.monotonic() + PATIENCE
+    """Wait for ``condition`` and return its value; AssertionError with ``what`` after TIMEOUT."""
+    end = time.monotonic() + TIMEOUT
     while not (found := condition()):
-        assert time.monotonic() < end, f"after {PATIENCE} s there is still nothing where {what}"
+        assert time.monotonic() < end, f"after {TIMEOUT} s there is still nothing where {what}"
         time.sleep(0.5)
     return found
 
 
 @contextlib.contextmanager
 def tensorboard(runs: Path) -> Iterator[str]:
-    """The address of a TensorBoard over the folder ``runs``, once it has read all of them."""
+    """Start TensorBoard over the folder ``runs``, and return its address once it has read all of them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -97,7 +97,7 @@ def tensorboard(runs: Path) -> Iterator[str]:
 
 
 def everywhere(driver: Any, selector: str, what: str = "text") -> list[Any]:
-    """The text, or another property, of every element that a selector matches, shadow roots looked into, in the order
+    """Read the text, or another property, of every element that a selector matches, also in shadow roots, in the order
     of the page."""
     return driver.execute_script(
         """
@@ -122,7 +122,7 @@ def everywhere(driver: Any, selector: str, what: str = "text") -> list[Any]:
 
 
 def drag(driver: Any, element: Any, x: int, y: int) -> None:
-    """Press on the middle of an element, move by (x, y) pixels, let go."""
+    """Drag the middle of an element by (x, y) pixels."""
     from selenium.webdriver import ActionChains
 
     ActionChains(driver, duration=20).move_to_element(element).click_and_hold().move_by_offset(x, y).release().perform()

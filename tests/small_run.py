@@ -62,12 +62,11 @@ def train(place: Path, name: str, *overrides: str, **options) -> Path:
     """The finished run PLACE/NAME of `curriculum` with overrides as the command line has them, on the data in
     PLACE/data; writes them where there are none."""
     from nesa.experiment.run import run
-    from nesa.experiment.session import Session
 
     if not (place / "data").exists():
         write_data(place / "data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)
+        patch.setattr("nesa.experiment.task_figures.draw", lambda *_: None)
         return run(curriculum(place, *overrides, **options), out=place, name=name, data=place / "data")
 
 

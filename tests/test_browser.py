@@ -1,4 +1,4 @@
-"""What people see: TensorBoard over three real runs, the report and the connectome, in Debian's Chromium."""
+"""Test TensorBoard over three real runs, the report and the connectome, in Debian's Chromium."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def board(runs) -> Iterator[str]:
 
 
 def claimed(runs: Path, key: str) -> list[float]:
-    """What each run recorded of its last task."""
+    """Read a measure of the last task of each run."""
     return [
         [event[key] for event in small_run.events(runs / f"seed{seed}") if event["event"] == "task_claimed"][-1]
         for seed in SEEDS
@@ -44,7 +44,7 @@ def claimed(runs: Path, key: str) -> list[float]:
 
 
 def test_tensorboard_lays_the_runs_over_one_another(runs, board, tmp_path):
-    """Each chart of the accumulation has a line for each run, and its table the numbers of the record."""
+    """Each chart of the accumulation has a line for each run, and its table the numbers of the events."""
     with chromium(tmp_path / "profile") as driver:
         driver.get(f"{board}#timeseries&tagFilter=accumulation")
 

@@ -13,9 +13,9 @@ import torch
 from nesa import distributed
 from nesa.config.loader import load
 from nesa.errors import RunFailed, UserError
-from nesa.run_folder.tables import read_accumulation
+from nesa.run_folder.reader import StoredRun
 from nesa.training.accumulation import Accumulation
-from nesa.training.strategies.template import make_learner
+from nesa.training.strategies.learner import make_learner
 from urn.layout import Layout
 
 ROOT = Path(__file__).parent.parent
@@ -56,7 +56,7 @@ def test_two_processes_leave_the_run_that_one_leaves(place):
             assert a["penalty_weight"] == pytest.approx(b["penalty_weight"], rel=1e-3)
             assert a["live_neurons"] == b["live_neurons"]
             assert a["live_synapses"] == pytest.approx(b["live_synapses"], rel=0.01)
-    rows = [read_accumulation(place / "runs" / name) for name in ("two", "one")]
+    rows = [StoredRun(place / "runs" / name).rows for name in ("two", "one")]
     assert len(rows[0]) == 2 and all(row["neurons_claimed"] > 0 for row in rows[0])
 
 
@@ -71,19 +71,19 @@ def test_rival_learners_train_on_one_process(monkeypatch, place):
 def test_other_commands_refuse_to_be_several(monkeypatch, world):
     monkeypatch.setenv("WORLD_SIZE", world)
     if world == "1":
-        distributed.alone("resume")
+        distributed.require_single_process("resume")
         return
     with pytest.raises(UserError, match="nesa resume works on one process"):
-        distributed.alone("resume")
-    with pytest.raises(UserError, match="use --device cuda"), distributed.joined("cuda:1"):
+        distributed.require_single_process("resume")
+    with pytest.raises(UserError, match="use --device cuda"), distributed.process_group("cuda:1"):
         pass
 
 
 def test_without_torchrun_there_is_one(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with distributed.joined("cuda:1") as rank:
+    with distributed.process_group("cuda:1") as rank:
         assert (rank.device, rank.out, rank.stream, distributed.world()) == ("cuda:1", None, None, 1)
-    distributed.agree("a", "same")
+    distributed.check_agreement("a", "same")
 
 
 def test_ranks_that_differ_end_the_run(monkeypatch):
@@ -92,6 +92,6 @@ def test_ranks_that_differ_end_the_run(monkeypatch):
 
     monkeypatch.setattr(distributed, "world", lambda: 2)
     monkeypatch.setattr(distributed.dist, "all_gather_object", gather)
-    distributed.agree("a", "other")
-    with pytest.raises(RunFailed, match="'a': the processes have settled on different networks"):
-        distributed.agree("a", "mine")
+    distributed.check_agreement("a", "other")
+    with pytest.raises(RunFailed, match="'a': the processes have arrived at different networks"):
+        distributed.check_agreement("a", "mine")

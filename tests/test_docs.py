@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from nesa.cli import commands, parser
-from nesa.config.loader import extended, load
+from nesa.config.loader import extend_curriculum, load
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
@@ -113,7 +113,7 @@ def test_the_page_does_what_it_says(page, empty, capsys):
             path = empty / (name or "block.yaml")
             path.write_text(block.text)
             behind = block.options.get("behind")
-            assert (extended(path, load(empty / behind)) if behind else load(path)).tasks, where
+            assert (extend_curriculum(path, load(empty / behind)) if behind else load(path)).tasks, where
         elif block.language == "python":
             if not name:
                 exec(compile(block.text, where, "exec"), {"__name__": "page"})

@@ -1,4 +1,4 @@
-"""nesa.interrupts: signals that wait for the step in hand, sent for real."""
+"""nesa.interrupts: signals that wait for the current step, sent for real."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def send(signum: int) -> None:
     os.kill(os.getpid(), signum)
 
 
-def test_without_patience_it_is_as_if_nobody_listened():
+def test_a_signal_that_is_not_deferred_takes_effect_at_once():
     with pytest.raises(KeyboardInterrupt), DelayedInterrupt():
         send(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_with_patience_the_first_waits_until_it_is_obeyed():
+def test_a_deferred_signal_waits_for_raise_if_pending():
     with DelayedInterrupt() as stop:
         stop.deferred = True
         send(signal.SIGINT)
-        assert stop.asked == signal.SIGINT  # and the step goes on
+        assert stop.pending == signal.SIGINT  # and the step goes on
         with pytest.raises(KeyboardInterrupt):
             stop.raise_if_pending()
-        assert stop.asked is None and not stop.deferred
+        assert stop.pending is None and not stop.deferred
         stop.raise_if_pending()  # once is enough
 
 
@@ -41,17 +41,17 @@ def test_the_second_does_not_wait():
 
 
 def test_what_takes_effect_is_the_handler_that_was_there(monkeypatch):
-    heard = []
-    before = signal.signal(signal.SIGTERM, lambda signum, frame: heard.append(signum))
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: received.append(signum))
     try:
         with DelayedInterrupt() as stop:
             stop.deferred = True
             send(signal.SIGTERM)
-            assert heard == []
+            assert received == []
             stop.raise_if_pending()
-            assert heard == [signal.SIGTERM]
+            assert received == [signal.SIGTERM]
         send(signal.SIGTERM)
-        assert heard == [signal.SIGTERM] * 2
+        assert received == [signal.SIGTERM] * 2
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -62,7 +62,7 @@ def test_a_signal_that_is_ignored_stays_so():
         with DelayedInterrupt() as stop:
             stop.deferred = True
             send(signal.SIGINT)
-            assert stop.asked is None
+            assert stop.pending is None
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -72,7 +72,7 @@ def test_outside_the_main_thread_it_does_nothing():
 
     def work() -> None:
         with DelayedInterrupt() as stop:
-            seen.append(stop.asked)
+            seen.append(stop.pending)
 
     thread = threading.Thread(target=work)
     thread.start()

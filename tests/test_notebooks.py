@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import small_run
 
-from nesa.experiment.session import Session
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
@@ -19,7 +18,7 @@ def trained(tmp_path, monkeypatch) -> Path:
     """An empty folder with the run that the notebooks open, as if `nesa run` had just made it."""
     from nesa.experiment.run import run
 
-    monkeypatch.setattr(Session, "_draw", lambda *_: None)
+    monkeypatch.setattr("nesa.experiment.task_figures.draw", lambda *_: None)
     small_run.write_data(tmp_path / "data")
     curriculum = small_run.curriculum(tmp_path, seed=1, tasks=("five",))
     run(curriculum, out=tmp_path / "runs", name="quickstart", data=tmp_path / "data")

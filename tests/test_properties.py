@@ -16,12 +16,13 @@ import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from nesa.config.conversion import hints_of
+from nesa.config.conversion import field_types
 from nesa.config.curriculum import Augment, Curriculum, Learner, Penalties, Training
 from nesa.config.loader import dump, load
 from nesa.errors import RunFailed, UserError
-from nesa.training.accumulation import FREE, Accumulation, Dynamics
-from urn.compaction import keep_only
+from nesa.owner import FREE
+from nesa.training.accumulation import Accumulation, Dynamics
+from urn.surgery import keep_only
 from urn.layout import Layout
 from urn.update_rules import UPDATES
 
@@ -30,7 +31,7 @@ from urn.update_rules import UPDATES
 
 def value(cls: type, f: Field[Any]) -> st.SearchStrategy[Any]:
     """What may stand at one key, by its type and its metadata."""
-    allowed, hint = f.metadata, hints_of(cls)[f.name]
+    allowed, hint = f.metadata, field_types(cls)[f.name]
     if allowed.get("choices"):
         return st.sampled_from(allowed["choices"])
     if hint is bool:
@@ -45,7 +46,7 @@ def value(cls: type, f: Field[Any]) -> st.SearchStrategy[Any]:
 
 def section(cls: type, *leave: str) -> st.SearchStrategy[dict[str, Any]]:
     """Some keys of a config section with values that are in range."""
-    known = [f for f in fields(cls) if f.default is not MISSING and hints_of(cls)[f.name] in (int, float, str, bool)]
+    known = [f for f in fields(cls) if f.default is not MISSING and field_types(cls)[f.name] in (int, float, str, bool)]
     return st.fixed_dictionaries({}, optional={f.name: value(cls, f) for f in known if f.name not in leave})
 
 

@@ -1,9 +1,9 @@
-"""Where the neurons of a URN are: the ports, the grid, and the metric between neurons (paper eq 8).
+"""Lay out the neurons of a URN: the ports, the grid, and the distance between neurons (paper eq 8).
 
 Neurons of an X x Y x Z grid are numbered plane by plane, index = z X Y + y X + x, so that plane 0 is the image read
-row by row. Output ports stand beside the grid as extra neurons with coordinates of their own; by default those of
-the centre of the last plane, the paper's "centre 10 neurons". Growing appends planes and ports at the end: the index
-of an existing neuron never changes.
+row by row. Output ports are extra neurons with coordinates of their own, by default those of the centre of the last
+plane, the paper's "centre 10 neurons". Growing appends planes and ports at the end: the index of an existing neuron
+never changes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ class Layout:
     plane: (X, Y) of the grid, or None where the neurons have no geometry.
     layers: the number of hidden layers of a feedforward network, or None. Then z is a neuron's layer, 0 of the inputs
     and layers + 1 of the outputs, and each layer reads the one before alone (`pattern`).
+
+    Raises ValueError for indices out of range and for a neuron that is in two ports, or twice in one.
     """
 
     positions: Tensor
@@ -32,6 +34,25 @@ class Layout:
     ports: Mapping[str, Tensor]
     plane: tuple[int, int] | None = None
     layers: int | None = None
+
+    def __post_init__(self) -> None:
+        places = torch.cat([self.inputs, *self.ports.values()])
+        if not len(places):
+            return
+        if int(places.min()) < 0 or int(places.max()) >= self.S:
+            wrong = int(places[(places < 0) | (places >= self.S)][0])
+            raise ValueError(f"{self._port_of(wrong)[0]} contains neuron {wrong}, but there are {self.S}, from 0 on")
+        count = torch.bincount(places, minlength=self.S)
+        if int(count.max()) > 1:
+            twice = int(count.argmax())
+            owners = self._port_of(twice)
+            where = f"twice in {owners[0]}" if len(owners) == 1 else f"in {owners[0]} and in {owners[1]}"
+            raise ValueError(f"neuron {twice} is {where}; a neuron belongs to one port, once")
+
+    def _port_of(self, neuron: int) -> list[str]:
+        """Name the ports that contain a neuron, for messages."""
+        named = {"the input port": self.inputs, **{f"port {name!r}": port for name, port in self.ports.items()}}
+        return [name for name, port in named.items() if bool((port == neuron).any())]
 
     @property
     def S(self) -> int:
@@ -48,8 +69,9 @@ class Layout:
 
     @staticmethod
     def flat(S: int, d_in: int, ports: Mapping[str, int]) -> Layout:
-        """S neurons without geometry: the first d_in are the input port, the last ones the output ports in order
-        (paper eq 2 and 4). Raises ValueError when the ports leave no hidden neuron."""
+        """Lay out S neurons without geometry: the first d_in are the input port, the last ones the output ports.
+
+        (Paper eq 2 and 4.) Raises ValueError when the ports leave no hidden neuron."""
         total = sum(ports.values())
         if d_in < 1 or total < 1 or S <= d_in + total:
             raise ValueError(f"{S} neurons cannot hold {d_in} inputs, {total} outputs and at least one hidden neuron")
@@ -58,7 +80,8 @@ class Layout:
 
     @staticmethod
     def grid(shape: tuple[int, int, int], channels: int, ports: Mapping[str, int]) -> Layout:
-        """An X x Y x Z grid whose first `channels` planes are the input port, and the ports beside it.
+        """Lay out an X x Y x Z grid whose first `channels` planes are the input port, and the ports beside it.
+
         Raises ValueError when no plane is left for hidden neurons."""
         X, Y, Z = shape
         if min(X, Y) < 1 or channels < 1 or Z <= channels:
@@ -68,9 +91,10 @@ class Layout:
 
     @staticmethod
     def feedforward(widths: Sequence[int], d_in: int, ports: Mapping[str, int]) -> Layout:
-        """Hidden layers of these widths between the input port and the output ports, x a neuron's place in its layer:
-        a multi-layer perceptron as `urn.mlp_conversion.embed` lays it out (paper figure 1), with a port for each task.
-        Raises ValueError for a layer without neurons."""
+        """Lay out hidden layers of these widths between the input port and the output ports.
+
+        x is a neuron's place in its layer: a multi-layer perceptron as `urn.mlp_conversion.embed` lays it out (paper
+        figure 1), with a port for each task. Raises ValueError for a layer without neurons."""
         if d_in < 1 or not widths or min(widths) < 1:
             raise ValueError(f"a feedforward network of {d_in} inputs and the layers {list(widths)} has an empty layer")
         rows = torch.cat([_row(range(n), z) for z, n in enumerate([d_in, *widths])])
@@ -82,19 +106,21 @@ class Layout:
         return self.positions[:, 2].long()
 
     def pattern(self) -> Tensor | None:
-        """(S, S) bool, the synapses that a feedforward network may have; None where all may exist."""
+        """Return (S, S) bool, the synapses that a feedforward network may have; None where all may exist."""
         return None if self.layers is None else self.layer[:, None] == self.layer + 1
 
     def senders(self) -> Tensor | int:
-        """How many neurons each neuron may read: S, or in a feedforward network (S, 1) the size of the layer before."""
+        """Count the neurons that each neuron may read: S, or in a feedforward network (S, 1) the layer before."""
         if self.layers is None:
             return self.S
         size = torch.bincount(self.layer, minlength=self.layers + 2).clamp(min=1)
         return size[(self.layer - 1).clamp(min=0)][:, None]
 
     def with_ports(self, sizes: Mapping[str, int]) -> Layout:
-        """The same layout with further output ports appended, each at the centre of the last plane; of the plane where
-        the first ones stand, if there are any; of a feedforward network in the layer behind the last one."""
+        """Append output ports at the centre of the last plane.
+
+        Where there are ports already, at the centre of the first one's plane; in a feedforward network, in the layer
+        behind the last one."""
         positions, ports = [self.positions], dict(self.ports)
         start = self.S
         for name, size in sizes.items():
@@ -106,8 +132,9 @@ class Layout:
         return replace(self, positions=torch.cat(positions), ports=ports)
 
     def with_planes(self, count: int) -> Layout:
-        """The same layout with `count` planes of hidden neurons appended behind the last one; without a grid, as
-        many neurons as `count`; in a feedforward network as many in each layer."""
+        """Append `count` planes of hidden neurons behind the last one.
+
+        Without a grid, append `count` neurons; in a feedforward network as many to each layer."""
         if self.layers is not None:
             size = torch.bincount(self.layer).tolist()
             rows = [_row(range(size[z], size[z] + count), z) for z in range(1, self.layers + 1)]
@@ -120,7 +147,7 @@ class Layout:
         return replace(self, positions=torch.cat([self.positions, more]))
 
     def take(self, index: Tensor) -> Layout:
-        """The layout of the neurons `index` (n,), renumbered 0..n-1 in that order.
+        """Lay out the neurons `index` (n,) alone, renumbered 0..n-1 in that order.
 
         Ports that are not wholly inside vanish. Raises ValueError when an input neuron is left out."""
         new = torch.full((self.S,), -1, dtype=torch.long)
@@ -138,8 +165,8 @@ class Layout:
         if self.plane is None:
             return torch.zeros(size, 3)
         X, Y = self.plane
-        standing = [port[0] for port in self.ports.values() if len(port)]
-        cells = _planes(X, Y, [int(self.positions[standing[0], 2] if standing else self.positions[:, 2].max())])
+        first = [port[0] for port in self.ports.values() if len(port)]
+        cells = _planes(X, Y, [int(self.positions[first[0], 2] if first else self.positions[:, 2].max())])
         off = (cells[:, 0] - (X - 1) / 2) ** 2 + (cells[:, 1] - (Y - 1) / 2) ** 2
         nearest = off.argsort(stable=True)
         return cells[nearest[torch.arange(size) % len(cells)]]
@@ -164,8 +191,10 @@ class Distance:
     gamma: float = 1.0
 
     def lengths(self, to: Tensor, frm: Tensor) -> Tensor:
-        """d_ij^gamma for positions `to` (n, 3) and `frm` (m, 3), as (n, m). On a large network call it for a few
-        rows at a time: a full S x S matrix of distances would cost as much memory as W."""
+        """Compute d_ij^gamma for positions `to` (n, 3) and `frm` (m, 3), as (n, m).
+
+        On a large network call it for a few rows at a time: a full S x S matrix of distances takes as much memory as
+        W."""
         to, frm = to.clone(), frm.clone()
         for positions in (to, frm):
             positions[:, 2] *= self.beta**0.5

@@ -1,11 +1,11 @@
-"""From a multi-layer perceptron to a URN and back: `embed` (paper eq 1, figure 1) and `extract`.
+"""Convert a multi-layer perceptron to a URN and back: `embed` (paper eq 1, figure 1) and `extract`.
 
 `embed` puts the layers of an MLP one after the other on the sub-diagonal of W. A URN applies *all* of W and b at
-every iteration, so while the data are in layer k, the layers beside it work on nothing but biases. For an MLP of d
-weight layers run for I iterations, by update rule:
+every iteration, so while the data are in layer k, all other layers compute from biases alone. For an MLP of d weight
+layers run for I iterations, by update rule:
 
-    plain            exact for I = d: at l = k, layer k holds the MLP's layer k, whatever it held before.
-    residual_input   exact for I >= d: the input is fed again, so layer k holds the MLP's layer k for all l >= k.
+    plain            exact for I = d: at l = k, layer k is the MLP's layer k, whatever it was before.
+    residual_input   exact for I >= d: the input is added again, so layer k is the MLP's layer k for all l >= k.
     residual_output  the port adds up what it reads at every l; that is the MLP's output plus what it reads at l != d.
                      Exact for I >= d if it reads nothing then: phi_out(W_d c + b_d) = 0 for the constant state c of
                      the last hidden layer at l - 1. Enough: b_d = 0 (b_d <= 0 for relu outputs), hidden biases <= 0.
@@ -39,12 +39,12 @@ def embed(
     output_activation: str | None = None,
     port: str = "output",
 ) -> URN:
-    """A URN that computes what `mlp` computes, in its dtype and with its weights to the letter.
+    """Embed an MLP in a URN that computes the same, in its dtype and with its weights to the letter.
 
     mlp: Linear layers with a ReLU between each two, and at the end or not; or pairs (weight (n_out, n_in), bias
     (n_out,) or None) of such layers. iterations: I, the number of layers by default. output_activation: "linear" or
     "relu"; read from a Sequential, "linear" by default for pairs. Neurons are numbered layer by layer, x = place in
-    the layer, z = layer; `support` allows the blocks of eq 1, so that training keeps them.
+    the layer, z = layer; `mask` allows the blocks of eq 1 alone, so that training keeps them.
 
     Raises ValueError for other kinds of layers, for sizes that do not fit, and for an MLP that is not exact under
     the rule (see the head of this module).
@@ -62,9 +62,9 @@ def embed(
     for k, (weight, bias) in enumerate(layers):
         rows, columns = slice(start[k + 1], start[k + 2]), slice(start[k], start[k + 1])
         W[rows, columns], b[rows], mask[rows, columns] = weight, bias, True
-    urn = URN(layout, iterations, update, activation, mask=mask, generator=torch.Generator(), dtype=dtype)
-    urn.set_parameters(layout, W, b)
-    return urn
+    network = URN(layout, iterations, update, activation, mask=mask, generator=torch.Generator(), dtype=dtype)
+    network.set_parameters(layout, W, b)
+    return network
 
 
 def _layers(mlp: nn.Sequential | Pairs, activation: str | None) -> tuple[Layers, str]:
@@ -104,7 +104,7 @@ def _linears(mlp: nn.Sequential) -> tuple[Pairs, str]:
 
 
 def _check_exact(layers: Layers, activation: str, rule: Update, iterations: int) -> None:
-    """Raises ValueError when the MLP is not exact under the rule; see the head of this module for the conditions."""
+    """Raise ValueError when the MLP is not exact under the rule; see the head of this module for the conditions."""
     depth = len(layers)
     if depth > iterations:
         raise ValueError(f"an MLP of {depth} weight layers needs {depth} iterations, not {iterations}")
@@ -127,29 +127,29 @@ def _check_exact(layers: Layers, activation: str, rule: Update, iterations: int)
 
 
 @torch.no_grad()
-def extract(urn: URN, port: str | None = None, x: Tensor | None = None) -> Unrolled:
-    """The emergent network that ends in the output port `port` (the only one when None), as a plain torch module of
-    small dense layers with the same outputs, under every rule, with its skips and recurrences.
+def extract(network: URN, port: str | None = None, x: Tensor | None = None) -> Unrolled:
+    """Extract the network that ends in the output port `port` (the only one when None) as a plain torch module.
 
-    At iteration l it has the neurons A_l that can be other than zero (there is a way to them from the input, or from
-    a bias, within l steps) and that the output can still depend on. x: optional sample (B, D_in) or (B, I, D_in);
-    neurons that are silent at l on all of it are left out too, so that outputs are equal on x and on all data that
-    wake no other neuron. Raises ValueError when the port does not exist.
+    Small dense layers with the same outputs, under every rule, with skips and recurrences. At iteration l it has the
+    neurons A_l that can be other than zero (a path leads to them from the input, or from a bias, within l steps) and
+    that the output can still depend on. x: optional sample (B, D_in) or (B, I, D_in); neurons that are inactive at l on
+    all of it are left out too, so that outputs are equal on x and on all data that activate no other neuron. Raises
+    ValueError when the port does not exist.
     """
-    out, inputs, S, iterations = urn._port(port).cpu(), urn.layout.inputs.cpu(), urn.S, urn.iterations
-    rule, linear = urn.update, urn.output_activation == "linear"
-    W, b = urn.W.detach(), urn.b.detach().cpu()
+    out, inputs, S, iterations = network._port(port).cpu(), network.layout.inputs.cpu(), network.S, network.iterations
+    rule, linear = network.update, network.output_activation == "linear"
+    W, b = network.W.detach(), network.b.detach().cpu()
     is_input, is_out, sends = index_mask(S, inputs), index_mask(S, out), torch.ones(S, dtype=torch.bool)
-    if not urn.outputs_send:
-        for other in urn.layout.ports.values():
+    if not network.outputs_send:
+        for other in network.layout.ports.values():
             sends[other.cpu()] = False
-    fires = None if x is None else [(N != 0).any(0).cpu() for N in urn.states(x, port)]
-    edges = Synapses.of(W, None if fires is None else torch.stack(fires).any(0) | is_input | is_out)
+    active = None if x is None else [(N != 0).any(0).cpu() for N in network.states(x, port)]
+    edges = Synapses.of(W, None if active is None else torch.stack(active).any(0) | is_input | is_out)
     edges = edges.select(sends[edges.sender])
 
     possible = _possible(edges, b, is_input, is_out, rule, linear, iterations)
-    if fires is not None:
-        possible = [P & F for P, F in zip(possible, fires, strict=True)]
+    if active is not None:
+        possible = [P & on for P, on in zip(possible, active, strict=True)]
     neurons, read = [torch.zeros(S, dtype=torch.bool)] * (iterations + 1), [rule.residual_output] * iterations + [True]
     for level in range(iterations - 1, -1, -1):
         receivers = neurons[level + 1] | is_out if read[level + 1] else neurons[level + 1]
@@ -166,18 +166,18 @@ def extract(urn: URN, port: str | None = None, x: Tensor | None = None) -> Unrol
             shared[key] = Dense(W[rows.to(W.device)[:, None], columns.to(W.device)].cpu(), b[rows])
         return shared[key]
 
-    idle = rule.residual_output and bool((b[out] == 0).all() if linear else (b[out] <= 0).all())
+    zero_without_senders = rule.residual_output and bool((b[out] == 0).all() if linear else (b[out] <= 0).all())
     before, steps = neurons[0].nonzero().flatten(), []
     first = component[before]
     for level in range(1, iterations + 1):
-        hears = index_mask(S, edges.receiver[neurons[level - 1][edges.sender]])
+        has_sender = index_mask(S, edges.receiver[neurons[level - 1][edges.sender]])
         A, fed = neurons[level], is_input & neurons[level] & rule.residual_input
         plain = (A & ~is_out & ~fed).nonzero().flatten()
-        both = (fed & (hears | (b > 0))).nonzero().flatten()
-        only_x = (fed & ~hears & (b <= 0)).nonzero().flatten()
+        both = (fed & (has_sender | (b > 0))).nonzero().flatten()
+        only_x = (fed & ~has_sender & (b <= 0)).nonzero().flatten()
         sent = (A & is_out).nonzero().flatten()
         computed = torch.cat([plain, both])
-        skipped = idle and level < iterations and not hears[out].any()
+        skipped = zero_without_senders and level < iterations and not has_sender[out].any()
         steps.append(
             Step(
                 hidden=dense(computed, before) if len(computed) else None,

@@ -1,4 +1,4 @@
-"""The Unstructured Recursive Network: one weight matrix, applied I times (paper eq 2 to 7).
+"""Define the Unstructured Recursive Network: one weight matrix, applied I times (paper eq 2 to 7).
 
 Also written Unrestricted, Unstructured or Recurrent in the paper; all mean this network. Letters: B batch, S neurons,
 I iterations, D_in and D_out port sizes; W[i, j] is the synapse from neuron j to neuron i.
@@ -7,17 +7,29 @@ I iterations, D_in and D_out port sizes; W[i, j] is the synapse from neuron j to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from urn.kernel import GradientBuffer, GradientSupport, Iterate, Plan, as_index, make_plan
+from urn.kernel import GradientBuffer, PassOptions, RecurrentKernel, Tracker
 from urn.layout import Layout
+from urn.penalties import Penalty, early_readouts
+from urn.plan import GradientSupport, Plan, as_index, make_plan
 from urn.row_partition import RowPartition
 from urn.update_rules import find_update
 
 OUTPUT_ACTIVATIONS = ("relu", "linear")
+Port = str | tuple[str, ...] | None  # name of an output port, names of several read side by side, the only one
+
+
+class ForwardPass(NamedTuple):
+    """What a training pass returns: logits (B, D_out), the activity term (a scalar), and the early readouts
+    (L, B, D_out) where the penalty has a share for them, else None."""
+
+    logits: Tensor
+    activity: Tensor
+    early: Tensor | None
 
 
 class URN(nn.Module):
@@ -26,15 +38,15 @@ class URN(nn.Module):
     layout: ports and coordinates. iterations: I >= 1. update: a name of `urn.update_rules.UPDATES`.
     output_activation: "relu" (the paper) or "linear" (no output can die). outputs_send: whether output neurons feed
     other neurons (in the paper they may; here not unless asked, because several tasks share one network).
-    gain: factor on the He-normal standard deviation sqrt(2 / S). support: optional (S, S) bool, the synapses that may
-    exist; all others are held at exactly zero by `hold`. A feedforward layout has a support of its own, runs `plain`
-    for layers + 1 iterations, and computes only layer l at iteration l: the products of a multi-layer perceptron.
+    gain: factor on the He-normal standard deviation sqrt(2 / S). mask: optional (S, S) bool, the synapses that may
+    exist; all others stay exactly zero (`restore_frozen`). A feedforward layout has a mask of its own, runs `plain` for
+    layers + 1 iterations, and computes only layer l at iteration l: the products of a multi-layer perceptron.
 
-    Parameters W (S, S) and b (S,). `become` declares rows that training must not change and `hold` puts them back by
-    value, so that no optimiser can move them. `recycle_gradient = True` keeps the memory of W's gradient from step to
-    step, for loops with one forward pass for each backward pass. `multiply` is the dtype in which a training step
-    multiplies (`urn.precision`), W's own when None: W, what is added to products, and answers without gradients stay in
-    W's.
+    Parameters W (S, S) and b (S,). `set_parameters` declares rows that training must not change, `restore_frozen` puts
+    them back by value, so that no optimiser can move them. `reuse_gradient_memory = True` keeps the memory of W's
+    gradient from step to step, for loops with one forward pass for each backward pass. `multiply` is the dtype in which
+    a training step multiplies (`urn.precision`), W's own when None: W, what is added to products, and answers without
+    gradients stay in W's. `compute_all_now = True` computes neurons that `set_inactive` leaves out.
 
     Raises ValueError for impossible sizes and unknown names.
     """
@@ -59,7 +71,7 @@ class URN(nn.Module):
             raise ValueError(f"output_activation is {' or '.join(OUTPUT_ACTIVATIONS)}, not {output_activation!r}")
         S = layout.S
         if mask is not None and mask.shape != (S, S):
-            raise ValueError(f"support has shape {tuple(mask.shape)}, the network's W is ({S}, {S})")
+            raise ValueError(f"the mask has shape {tuple(mask.shape)}, the network's W is ({S}, {S})")
         self.layout = layout
         self.iterations = iterations
         self.update = find_update(update)
@@ -76,25 +88,26 @@ class URN(nn.Module):
     def set_parameters(
         self, layout: Layout, W: Tensor, b: Tensor, frozen: Tensor | None = None, partition: RowPartition | None = None
     ) -> None:
-        """Takes on another set of neurons, weights and fixed rows, as new Parameters (an optimiser must be told:
-        `urn.compaction.follow`). W (n, n), b (n,), fixed (n,) bool with n = layout.S. With `share`, of several
-        processes, W and b have this one's rows alone."""
+        """Replace the neurons, weights and frozen rows, as new Parameters.
+
+        (`urn.surgery.rebind_parameters` points an optimiser at them.) W (n, n), b (n,), frozen (n,) bool with n =
+        layout.S. With the `partition` of several processes, W and b have this one's rows alone."""
         self.layout = layout
         self.partition = RowPartition.whole(layout.S) if partition is None else partition
         self.W, self.b = nn.Parameter(W), nn.Parameter(b)
         self.frozen = torch.zeros(layout.S, dtype=torch.bool) if frozen is None else frozen.cpu()
-        self.inactive: Tensor | None = None  # (I, S) bool: neurons known to be silent at iteration l
-        if layout.layers is not None:  # not silent (biases act at every l), but only layer l has a say at l
+        self.inactive: Tensor | None = None  # (I, S) bool: neurons to leave out at iteration l
+        if layout.layers is not None:  # biases act at every l, but only layer l matters at l
             if self.update.name != "plain" or self.iterations != layout.layers + 1:
                 raise ValueError(
                     f"{layout.layers} layers need the rule plain and {layout.layers + 1} iterations, not "
                     f"{self.update.name} and {self.iterations}"
                 )
             self.inactive = layout.layer != torch.arange(self.iterations)[:, None]
-        self.tracker: Any = None  # a urn.compaction.Watch while training
+        self.tracker: Tracker | None = None  # a urn.compaction.ActivityTracker in training
         self._reached: set[GradientSupport | None] = set()  # by the forward passes since the last step
         self._plans: dict[tuple, Plan] = {}
-        self._slab = GradientBuffer()
+        self._buffer = GradientBuffer()
         self._frozen_values = None
         self.mask = None if self.mask is None else self.mask.to(W.device)
         self._mute = [as_index(port, W.device) for port in layout.ports.values()]
@@ -104,7 +117,7 @@ class URN(nn.Module):
             self._frozen_values = (rows, self.W.data[rows].clone(), self.b.data[rows].clone())
 
     def _apply(self, fn: Any, recurse: bool = True) -> URN:
-        """What `to`, `cuda` and `double` do to the Parameters, done to what `hold` puts back as well."""
+        """Do what `to`, `cuda` and `double` do to the Parameters to the frozen values as well."""
         super()._apply(fn, recurse)
         self.mask = None if self.mask is None else fn(self.mask)
         self._frozen_values = None if self._frozen_values is None else tuple(map(fn, self._frozen_values))
@@ -116,10 +129,18 @@ class URN(nn.Module):
     def S(self) -> int:
         return self.layout.S
 
+    def extra_repr(self) -> str:
+        ports = ", ".join(f"{name}: {len(port)}" for name, port in self.layout.ports.items())
+        return (
+            f"{self.S} neurons ({len(self.layout.inputs)} inputs, ports {{{ports}}}), {self.iterations} iterations of "
+            f"{self.update.name}, {int(torch.count_nonzero(self.W))} synapses, {int(self.frozen.sum())} frozen neurons"
+        )
+
     @torch.no_grad()
     def restore_frozen(self) -> None:
-        """Puts every fixed row back to its value, and every synapse that may not exist to zero. Zeroing gradients
-        would not do: momentum, Adam's moments and weight decay move weights that have no gradient."""
+        """Restore every frozen row to its value, and every synapse outside of the mask to zero.
+
+        Zeroing gradients would not do: momentum, Adam's moments and weight decay move weights without a gradient."""
         if not self.outputs_send:
             for port in self._mute:
                 self.W.data[:, port] = 0
@@ -131,65 +152,73 @@ class URN(nn.Module):
             self.b.data[rows] = b
 
     def set_inactive(self, inactive: Tensor | None) -> None:
-        """silent: (I, S) bool, neurons to leave out at iteration l (entry 0 is unused); None computes all. While
-        `look` is True they are computed nevertheless, to see who fires."""
+        """Leave neurons out of the products: inactive (I, S) bool, by iteration (entry 0 is unused); None for none."""
         self.inactive = inactive
         self._plans.clear()
 
     def take_gradient_support(self) -> GradientSupport | None:
-        """The rectangles of W outside of which there is no gradient, after forward passes that left neurons out; None
-        where it may be everywhere. Forgets these passes."""
+        """Return the rectangles of W outside of which the passes since the last call gave no gradient, or None."""
         reached, self._reached = self._reached, set()
         return reached.pop() if len(reached) == 1 else None
 
     # --- outputs -------------------------------------------------------------------------------------------------
 
-    def forward(self, x: Tensor, port: str | None = None) -> Tensor:
+    def forward(self, x: Tensor, port: Port = None) -> Tensor:
         """Logits (B, D_out) of the output port `port` (the only one when None) for x (B, D_in)."""
-        return self.forward_with_activity(x, port, (0.0,) * (self.iterations + 1))[0]
+        return self.training_pass(x, port, Penalty()).logits
 
-    def forward_with_activity(
-        self,
-        x: Tensor,
-        port: str | None,
-        costs: Sequence[float],
-        *,
-        literal: bool = False,
-        ports: bool = False,
-        every: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Logits (B, D_out), and the activity term sum over l = 1..I-1 of costs[l] * sum |N^(l)| over free hidden
-        neurons (paper eq 5; the batch's reduction is in the costs). literal: l = I too. ports: the input neurons and
-        the port too, the residual inputs in them included. Either asks for full products, as eq 5 is written.
-        every: the logits of each readout, l = 1..I, (I, B, D_out) in the place of the last; in a feedforward
-        network, whose last layer is computed before l = I alone, the earlier ones are the port's biases."""
+    def training_pass(self, x: Tensor, port: Port, penalty: Penalty, batch: int | None = None) -> ForwardPass:
+        """Return the logits with what the penalty adds to the loss: the activity term and the early readouts.
+
+        The activity term is the sum over l = 1..I-1 of c_N(l) sum |N^(l)| over free hidden neurons (paper eq 5); at
+        l = I too where the penalty is literal, and of inputs and port too where it counts ports. Either asks for full
+        products, as eq 5 is written. batch: samples by which the term is divided, those of x by default. In a
+        feedforward network, whose last layer is computed before l = I alone, early readouts are the port's biases."""
         self._check(x)
-        tracker = self.tracker if torch.is_grad_enabled() else None  # what is only looked at decides nothing
-        if self.outputs_send or x.requires_grad or literal or ports:
-            states = self.states(x, port)
-            counted = self.layout.hidden
-            if ports:
-                counted = torch.cat([counted, self.layout.inputs, self._port(port)])
-            counted = counted[~self.frozen[counted]].to(x.device)  # the activity of fixed neurons is no longer a choice
-            if tracker is not None:
-                for level in range(1, self.iterations):
-                    tracker.update(level, slice(None), states[level])
-            last = self.iterations + 1 if literal else self.iterations
-            terms = [costs[level] * states[level][:, counted].abs().sum() for level in range(1, last)]
-            activity = sum(terms, self.W.new_zeros(()))
-            index = self._port(port)
-            self._reached.add(None)
-            return (torch.stack([N[:, index] for N in states[1:]]) if every else states[-1][:, index]), activity
-        gradient_buffer = self._slab if self.reuse_gradient_memory and self.W.grad is None else None
-        multiply, plan = None, self._plan(port)
-        if torch.is_grad_enabled():
-            multiply = self.multiply
-            self._reached.add(plan.gradient_support if self._narrowed() and self.layout.layers is None else None)
-        return Iterate.apply(x, self.W, self.b, plan, costs, tracker, gradient_buffer, every, multiply)  # type: ignore
+        costs = penalty.activity_costs(self.iterations, len(x) if batch is None else batch)
+        every = penalty.early_readout > 0
+        if self.outputs_send or x.requires_grad or penalty.literal or penalty.ports:
+            readouts, activity = self._full_pass(x, port, penalty, costs)
+        else:
+            readouts, activity = self._planned_pass(x, port, costs, every)
+        if not every:
+            return ForwardPass(readouts[-1], activity, None)
+        return ForwardPass(readouts[-1], activity, early_readouts(readouts))
 
-    def states(self, x: Tensor, port: str | None = None) -> list[Tensor]:
-        """[N^(0), ..., N^(I)], each (B, S): the update rule to the letter, with full products. The reference for
-        everything that is faster. With `port`, only that port is an output; otherwise all are."""
+    def _full_pass(self, x: Tensor, port: Port, penalty: Penalty, costs: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Readouts (I, B, D_out) and activity term from the states as eq 3 to 7 are written."""
+        states, index = self.states(x, port), self._port(port)
+        counted = self.layout.hidden
+        if penalty.ports:
+            counted = torch.cat([counted, self.layout.inputs, index])
+        counted = counted[~self.frozen[counted]].to(x.device)  # the activity of frozen neurons is no longer a choice
+        if self.tracker is not None and torch.is_grad_enabled():
+            for level in range(1, self.iterations):
+                self.tracker.update(level, slice(None), states[level])
+        last = self.iterations + 1 if penalty.literal else self.iterations
+        terms = [costs[level] * states[level][:, counted].abs().sum() for level in range(1, last)]
+        self._reached.add(None)
+        return torch.stack([N[:, index] for N in states[1:]]), sum(terms, self.W.new_zeros(()))
+
+    def _planned_pass(self, x: Tensor, port: Port, costs: Sequence[float], every: bool) -> tuple[Tensor, Tensor]:
+        """Readouts, (I, B, D_out) or the last alone, and activity term; computes what the plan says."""
+        training, plan = torch.is_grad_enabled(), self._plan(port)
+        if training:
+            narrowed = self._narrowed() and self.layout.layers is None
+            self._reached.add(plan.gradient_support if narrowed else None)
+        options = PassOptions(
+            costs=tuple(costs),
+            every=every,
+            tracker=self.tracker if training else None,  # evaluation decides nothing
+            buffer=self._buffer if self.reuse_gradient_memory and self.W.grad is None else None,
+            multiply=self.multiply if training else None,
+        )
+        return RecurrentKernel.apply(x, self.W, self.b, plan, options)  # type: ignore[return-value]
+
+    def states(self, x: Tensor, port: Port = None) -> list[Tensor]:
+        """Compute [N^(0), ..., N^(I)], each (B, S), by the update rule to the letter, with full products.
+
+        The reference for everything that is faster. With `port`, only that port is an output; otherwise all are."""
         self._check(x)
         frames = x.unbind(1) if x.dim() == 3 else [x] * self.iterations
         inputs = self.layout.inputs.to(x.device)
@@ -216,18 +245,19 @@ class URN(nn.Module):
             states.append(N)
         return states
 
-    def readouts(self, x: Tensor, port: str | None = None) -> list[Tensor]:
-        """The port's (B, D_out) as it stands after l = 1..I iterations, for the readout depth."""
+    def readouts(self, x: Tensor, port: Port = None) -> list[Tensor]:
+        """Return the port's (B, D_out) after l = 1..I iterations, for the readout depth."""
         index = self._port(port)
         return [N[:, index] for N in self.states(x, port)[1:]]
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
     def subnetwork(self, index: Tensor) -> URN:
-        """A URN of the neurons `index` (n,) alone, renumbered in that order; ports not wholly inside vanish.
-        Raises ValueError while the rows of W are with several processes."""
+        """Return a URN of the neurons `index` (n,) alone, renumbered in that order; ports not wholly inside vanish.
+
+        Raises ValueError while the rows of W are split over several processes."""
         if self.partition.world > 1:
-            raise ValueError("a part is cut out of a whole URN; put its rows together first: urn.row_partition.unshard")
+            raise ValueError("a part is cut out of a whole URN; put its rows together first: urn.surgery.unshard")
         index = index.cpu()
         where = index.to(self.W.device)
         part = URN.__new__(URN)
@@ -242,7 +272,9 @@ class URN(nn.Module):
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _port(self, port: str | None) -> Tensor:
+    def _port(self, port: Port) -> Tensor:
+        if isinstance(port, tuple):
+            return torch.cat([self._port(name) for name in port])
         if port is None:
             if len(self.layout.ports) != 1:
                 raise ValueError(f"name the output port to read: {', '.join(self.layout.ports) or 'there is none'}")
@@ -265,7 +297,7 @@ class URN(nn.Module):
             f"input of shape {tuple(x.shape)}; expected (B, {d_in}), or (B, {self.iterations}, {d_in}) for a sequence"
         )
 
-    def _plan(self, port: str | None) -> Plan:
+    def _plan(self, port: Port) -> Plan:
         layout, I = self.layout, self.iterations
         narrowed = self._narrowed()
         key = (port, self.W.device, narrowed)
@@ -278,10 +310,9 @@ class URN(nn.Module):
                 assert self.inactive is not None
                 computed = [sends & ~self.inactive[level].cpu() for level in range(I)]
             if self.update.residual_input and I > 1 and bool(sends[layout.inputs].any()):
-                for level in range(1, I):  # the rule shows x at input neurons that fire: all of them, always
+                for level in range(1, I):  # the rule adds x to input neurons that are active: all of them, always
                     computed[level] = computed[level].index_fill(0, layout.inputs, True)
             self._plans[key] = make_plan(
-                iterations=I,
                 inputs=layout.inputs,
                 port=self._port(port),
                 frozen=self.frozen,
@@ -298,7 +329,7 @@ class URN(nn.Module):
         return self.inactive is not None and (not self.compute_all_now or self.layout.layers is not None)
 
     def still(self) -> Tensor:
-        """(S,) fixed neurons that read nothing and so never fire: as a rule the input neurons."""
+        """Return (S,) bool: frozen neurons that read nothing and are never active, as a rule the input neurons."""
         rows = self.frozen[self.partition.neurons].to(self.W.device)
         still = rows & (self.b.data <= 0)
         still[rows] &= ~(self.W.data[rows] != 0).any(1)

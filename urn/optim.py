@@ -1,50 +1,62 @@
-"""One optimiser step for a URN: moments, prox and hold in one pass over W.
+"""Train a URN with Adam, AdamW or SGD and a proximal step for the weight penalties, in one pass over W.
 
-`Proximal` updates the trainable rows only, so fixed rows keep their bits whatever the state says. It works through W
-in strips of rows that stay in the cache: gradient, moments, soft threshold and support touch memory once. Weights that
-a step's gradient cannot reach, because neurons are left out, wait: `catch_up` takes their steps together.
+`Proximal` updates the trainable rows only, so frozen rows keep their bits whatever the state contains. It works through
+W in strips of rows that stay in the cache: gradient, moments, soft threshold and mask touch memory once. Steps of
+weights that a step's gradient cannot reach, because neurons are left out, are deferred: `apply_deferred` takes them
+together.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from urn.kernel import GradientSupport
+from urn.base_optimizers import BASES
 from urn.layout import Layout
 from urn.network import URN
 from urn.penalties import Penalty, soft_threshold_
+from urn.plan import GradientSupport
 
-KEPT = 1 << 29  # largest S x S whose prices are kept: 2 GB; to compute them costs as much as the rest of a step
+KEPT = 1 << 29  # largest S x S whose coefficients are kept: 2 GB; to compute them costs as much as the rest of a step
 STRIP = 1 << 17  # elements of W in one strip: with its gradient and two moments 2 MB, one core's cache
 WIDE_STRIP = 1 << 26  # the same on a GPU, where launches cost more than a cache gives
+DEFERRED = "idle"  # key of the optimiser's state, as stored in checkpoints
+SQUARES = ("exp_avg_sq",)  # moments of squares: without a sign, and steps are divided by them
+
+Block = tuple[int, int, slice, bool]  # first and last row, columns, and whether the mask excludes some of its synapses
+Deferred = tuple[GradientSupport, int, float, float, float, float]  # see `Proximal._defer`
 
 
-Block = tuple[int, int, slice, bool]  # first and last row, columns, and whether some of its synapses may not exist
-Deferred = tuple[
-    GradientSupport, int, float, float, float, float
-]  # what is waited outside of; steps; sums: see `Proximal._wait`
+class Trainable(NamedTuple):
+    """What of a network trains. ranges: of rows. blocks: of W. layout: with positions on W's device. neurons: (n,) the
+    neuron of each row of W."""
+
+    ranges: list[tuple[int, int]]
+    blocks: list[Block]
+    layout: Layout
+    neurons: Tensor
 
 
 class Proximal(torch.optim.Optimizer):
     """Adam, AdamW or SGD with the penalty's weight and length terms as a proximal (or subgradient) step.
 
-    urn: the network; its fixed rows and absent synapses never change. base: "adam", "adamw" or "sgd".
-    penalty: constants of eq 9; `ramp` (0..1, set before each step) scales them. weight_decay: L2 for adam and sgd,
-    decoupled for adamw. Biases get no penalty.
+    network: its frozen rows and the synapses outside of its mask never change. base: "adam", "adamw" or "sgd".
+    penalty: coefficients of eq 9; `ramp` (0..1, set before each step) scales them. weight_decay: L2 for adam and sgd,
+    decoupled for adamw. Biases get no penalty. factored_moments: whether the training loop calls `factor_moments` now
+    and then, so that checkpoints stay small; off by default, because it changes training.
 
-    prox_adam follows ProxGen (Yun, Lozano, Yang 2021): the threshold is lr * price / (sqrt(v_hat) + eps); under sgd
-    the metric is the identity, so it equals prox_decoupled. Raises ValueError for an unknown base.
+    prox_adam follows ProxGen (Yun, Lozano, Yang 2021): the threshold is lr * coefficient / (sqrt(v_hat) + eps); under
+    sgd the metric is the identity, so it equals prox_decoupled. Raises ValueError for an unknown base.
     """
 
     def __init__(
         self,
-        urn: URN,
+        network: URN,
         base: str = "adam",
         lr: float = 1e-3,
         *,
@@ -53,18 +65,20 @@ class Proximal(torch.optim.Optimizer):
         eps: float = 1e-8,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
+        factored_moments: bool = False,
     ):
         if base not in BASES:
             raise ValueError(f"the optimiser is one of {', '.join(BASES)}, not {base!r}")
-        self.urn = urn
+        self.network = network
         self.base = base
         self.penalty = penalty or Penalty()
         self.ramp = 1.0
-        self._kept: tuple[Penalty, Tensor] | None = None  # the prices of W
-        self._known: tuple | None = None  # what `_where` has worked out, and for which network
-        self.condensed: dict[str, tuple[Tensor, Tensor] | None] | None = None
+        self.factored_moments = factored_moments
+        self.factored: dict[str, tuple[Tensor, Tensor] | None] = {}  # by `factor_moments`, until the next step
+        self._coefficients: tuple[Penalty, Tensor] | None = None  # of W
+        self._known: tuple | None = None  # what `_trainable` has found, and for which network
         defaults = {"lr": lr, "betas": betas, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__([urn.W, urn.b], defaults)
+        super().__init__([network.W, network.b], defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -73,68 +87,28 @@ class Proximal(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         (group,) = self.param_groups
-        urn, penalty = self.urn, self.penalty
-        lr = float(group["lr"])
-        rule = BASES[self.base]
-        self.condensed = None
-        gradient_support = urn.take_gradient_support() if self._may_wait(group) else None
-        if (deferred := self._deferred()) is not None and deferred[0] != gradient_support:
+        self.factored = {}
+        support = self.network.take_gradient_support() if self._may_defer(group) else None
+        deferred = self._deferred()
+        if deferred is not None and deferred[0] != support:
             self.apply_deferred()
-        ranges, blocks, layout, neurons = self._where()
-        if gradient_support is not None:
-            blocks = [
-                (top, bottom, slice(left, right), urn.mask is not None) for top, bottom, left, right in gradient_support
-            ]
-        for p in (urn.W, urn.b):
-            if p.grad is None:
-                continue
-            state = self.state[p]
-            if not state:
-                state["step"] = 0
-                for name in rule.moments(group):
-                    state[name] = torch.zeros_like(p)
-            state["step"] += 1
-            coefficients = rule.coefficients(group, int(state["step"]))
-            moments = [state[name] for name in rule.moments(group)]
-            is_W = p is urn.W
-            if is_W and gradient_support is not None:
-                state["idle"] = self._wait(gradient_support, state.get("idle"), int(state["step"]))
-            room = _room(p)
-            scratch = torch.empty(max(room, p.shape[-1]), dtype=p.dtype, device=p.device) if is_W else None
-            for first, last, columns, partial in blocks if is_W else [(*r, slice(None), False) for r in ranges]:
-                strip = max(1, room // len(range(*columns.indices(p.shape[1])))) if is_W else len(p)
-                for start in range(first, last, strip):
-                    rows = slice(start, min(start + strip, last))
-                    block_at = (rows, columns) if is_W else rows
-                    w, g = p.data[block_at], p.grad[block_at]
-                    coefficient = self._coefficient(layout, neurons, rows, columns, self.ramp) if is_W else 0.0
-                    penalised = isinstance(coefficient, Tensor) or coefficient > 0
-                    if penalised and penalty.method == "subgradient":
-                        g = g + coefficient * w.sign()
-                    metric = rule.update(w, g, [m[block_at] for m in moments], group, coefficients)
-                    if penalised and penalty.method != "subgradient":
-                        if penalty.method == "prox_adam" and metric is not None:
-                            soft_threshold_(w, lr * coefficient / metric)
-                        elif isinstance(coefficient, Tensor):
-                            soft_threshold_(w, lr * coefficient)
-                        else:
-                            assert scratch is not None
-                            soft_threshold_(w, lr * coefficient, scratch[: w.numel()].view_as(w))
-                    if partial and urn.mask is not None:
-                        w.mul_(urn.mask[block_at])
+        if self.network.W.grad is not None:
+            self._step_W(group, support)
+        if self.network.b.grad is not None:
+            self._step_b(group)
         return loss
 
     @torch.no_grad()
-    def condense(self) -> None:
-        """Leaves of the moments of zero weights what fits in a row and a column, in place: the first moment becomes
-        zero, the second the rank-one estimate from its sums over rows and columns (as Adafactor has it for all weights;
-        Shazeer and Stern 2018). The state of W is then three numbers for each weight that is not zero, and what
-        `condensed` has of each moment until the next step: None, or the row (n,) and column (S,) whose outer product
-        the zero weights have. Collective where the rows of W are with several processes."""
-        urn = self.urn
+    def factor_moments(self) -> None:
+        """Reduce the moments of zero weights to what fits in a row and a column, in place.
+
+        The first moment becomes zero, the second the rank-one estimate from its sums over rows and columns (Adafactor's
+        for all weights; Shazeer and Stern 2018). Until the next step `factored` has of each moment None, or the row
+        (n,) and column (S,) whose outer product the zero weights have: all that a checkpoint must store of them.
+        Collective where the rows of W are split over several processes."""
         self.apply_deferred()
-        W, state = urn.W.data, self.state.get(urn.W, {})
-        self.condensed = {}
+        W, state = self.network.W.data, self.state.get(self.network.W, {})
+        self.factored = {}
         for name, moment in state.items():
             if not isinstance(moment, Tensor) or moment.shape != W.shape:
                 continue
@@ -142,212 +116,190 @@ class Proximal(torch.optim.Optimizer):
             if name in SQUARES:
                 row, column, total = self._sums(moment)
                 outer = (row, column / total.clamp_min(torch.finfo(column.dtype).tiny))
-            self.condensed[name] = outer
-            strip = max(1, _room(W) // W.shape[1])
-            for first in range(0, len(W), strip):
-                rows = slice(first, first + strip)
+            self.factored[name] = outer
+            for rows in _strips(0, len(W), W.shape[1], W):
                 estimate = 0.0 if outer is None else torch.outer(outer[0][rows], outer[1])
                 moment[rows] = torch.where(W[rows] == 0, estimate, moment[rows])
 
     @torch.no_grad()
     def apply_deferred(self) -> None:
-        """Takes, in closed form, the steps that weights outside of the gradient's reach have waited for. Without a
-        gradient the moments decay as they would have; what is left of the first one moves the weight and the prox
-        shrinks it by the sums over these steps, both in the mean metric of these steps, which changes by 1 % in 20."""
-        if (deferred := self._deferred()) is None:
+        """Apply, in closed form, the steps that weights outside of the gradient's support have not taken yet.
+
+        Without a gradient the moments decay as they would have; what is left of the first one moves the weight and the
+        prox shrinks it by the sums over these steps, both in the mean metric of these steps, which changes by 1 % in
+        20."""
+        deferred = self._deferred()
+        if deferred is None:
             return
-        urn, penalty, (group,), rule = self.urn, self.penalty, self.param_groups, BASES[self.base]
-        gradient_support, steps, tail, shrink, root, decay = deferred
-        state = self.state[urn.W]
-        del state["idle"]
-        ranges, _, layout, neurons = self._where()
+        network, (group,), rule = self.network, self.param_groups, BASES[self.base]
+        support, steps, tail, shrink, root, decay = deferred
+        state = self.state[network.W]
+        del state[DEFERRED]
         moments = [state[name] for name in rule.moments(group)]
-        for first, last, columns in _outside(ranges, urn.S, gradient_support):
-            strip = max(1, _room(urn.W) // (columns.stop - columns.start))
-            for start in range(first, last, strip):
-                block_at = (slice(start, min(start + strip, last)), columns)
-                w = urn.W.data[block_at].mul_(decay)
-                metric = rule.drift(w, [m[block_at] for m in moments], group, steps, tail, root / steps)
-                coefficient = self._coefficient(layout, neurons, *block_at, shrink)
+        for first, last, columns in _outside(self._trainable().ranges, network.S, support):
+            for rows in _strips(first, last, columns.stop - columns.start, network.W):
+                here = (rows, columns)
+                w = network.W.data[here].mul_(decay)
+                metric = rule.drift(w, [m[here] for m in moments], group, steps, tail, root / steps)
+                coefficient = self._coefficient(rows, columns, shrink)
                 if isinstance(coefficient, Tensor) or coefficient > 0:
-                    if penalty.method == "prox_adam" and metric is not None:
+                    if self.penalty.method == "prox_adam" and metric is not None:
                         coefficient = coefficient / metric
                     soft_threshold_(w, coefficient)
-                if urn.mask is not None:
-                    w.mul_(urn.mask[block_at])
+                if network.mask is not None:
+                    w.mul_(network.mask[here])
 
-    def _may_wait(self, group: dict) -> bool:
+    # --- a step --------------------------------------------------------------------------------------------------
+
+    def _step_W(self, group: dict, support: GradientSupport | None) -> None:
+        W, masked = self.network.W, self.network.mask is not None
+        state = self._next_state(W, group)
+        blocks = self._trainable().blocks
+        if support is not None:
+            state[DEFERRED] = self._defer(support, state.get(DEFERRED), int(state["step"]))
+            blocks = [(top, bottom, slice(left, right), masked) for top, bottom, left, right in support]
+        scratch = torch.empty(max(_strip_size(W), W.shape[-1]), dtype=W.dtype, device=W.device)
+        for first, last, columns, partial in blocks:
+            for rows in _strips(first, last, len(range(*columns.indices(W.shape[1]))), W):
+                self._step_block((rows, columns), partial, group, state, scratch)
+
+    def _step_block(self, here: tuple[slice, slice], partial: bool, group: dict, state: dict, scratch: Tensor) -> None:
+        network, method, lr, rule = self.network, self.penalty.method, float(group["lr"]), BASES[self.base]
+        assert network.W.grad is not None
+        w, g = network.W.data[here], network.W.grad[here]
+        coefficient = self._coefficient(*here, self.ramp)
+        penalised = isinstance(coefficient, Tensor) or coefficient > 0
+        if penalised and method == "subgradient":
+            g = g + coefficient * w.sign()
+        moments = [state[name][here] for name in rule.moments(group)]
+        metric = rule.update(w, g, moments, group, rule.bias_corrections(group, int(state["step"])))
+        if penalised and method != "subgradient":
+            if method == "prox_adam" and metric is not None:
+                soft_threshold_(w, lr * coefficient / metric)
+            elif isinstance(coefficient, Tensor):
+                soft_threshold_(w, lr * coefficient)
+            else:
+                soft_threshold_(w, lr * coefficient, scratch[: w.numel()].view_as(w))
+        if partial and network.mask is not None:
+            w.mul_(network.mask[here])
+
+    def _step_b(self, group: dict) -> None:
+        b, rule = self.network.b, BASES[self.base]
+        state = self._next_state(b, group)
+        assert b.grad is not None
+        for first, last in self._trainable().ranges:
+            rows = slice(first, last)
+            moments = [state[name][rows] for name in rule.moments(group)]
+            corrections = rule.bias_corrections(group, int(state["step"]))
+            rule.update(b.data[rows], b.grad[rows], moments, group, corrections)
+
+    def _next_state(self, p: Tensor, group: dict) -> dict:
+        """The optimiser's state of a parameter, its step counted up; moments are zero before the first step."""
+        state = self.state[p]
+        if not state:
+            state["step"] = 0
+            for name in BASES[self.base].moments(group):
+                state[name] = torch.zeros_like(p)
+        state["step"] += 1
+        return state
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _may_defer(self, group: dict) -> bool:
         """Does a weight without a gradient only decay and shrink?"""
         free = not (self.penalty.weight or self.penalty.synapse_length) or self.penalty.method != "subgradient"
         return free and (not group["weight_decay"] or BASES[self.base].decoupled)
 
     def _deferred(self) -> Deferred | None:
-        return self.state[self.urn.W].get("idle") if self.urn.W in self.state else None
+        return self.state[self.network.W].get(DEFERRED) if self.network.W in self.state else None
 
-    def _wait(self, gradient_support: GradientSupport, deferred: Deferred | None, step: int) -> Deferred:
-        """Adds step number `step` to what is waited for outside of `reach`: how many steps, and their sums of the first
+    def _defer(self, support: GradientSupport, deferred: Deferred | None, step: int) -> Deferred:
+        """Add step number `step` to those deferred outside of `support`: how many steps, and their sums of the first
         moment's share in a step, of lr * ramp and of the share of the metric's root; the product of decays."""
         (group,), rule = self.param_groups, BASES[self.base]
         lr = float(group["lr"])
-        _, steps, tail, shrink, root, decay = deferred or (gradient_support, 0, 0.0, 0.0, 0.0, 1.0)
-        moved, partition = rule.deferred(group, steps + 1, step)
+        _, steps, tail, shrink, root, decay = deferred or (support, 0, 0.0, 0.0, 0.0, 1.0)
+        moved, share = rule.deferred(group, steps + 1, step)
         decay *= 1 - lr * group["weight_decay"]
-        return gradient_support, steps + 1, tail + lr * moved, shrink + lr * self.ramp, root + partition, decay
+        return support, steps + 1, tail + lr * moved, shrink + lr * self.ramp, root + share, decay
 
     def _sums(self, moment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sums of W's moment over columns (n,), over rows (S,), and over both; in a feedforward network those of each
         layer's block by itself, and the last one (S,), for each sender that of its block."""
-        urn = self.urn
-        if urn.layout.layers is None:
-            row, column = moment.sum(1), urn.partition.total(moment.sum(0))
+        network = self.network
+        if network.layout.layers is None:
+            row, column = moment.sum(1), network.partition.total(moment.sum(0))
             return row, column, column.sum()
-        row, column = moment.new_zeros(len(moment)), moment.new_zeros(urn.S)
-        for first, last, columns, _ in self._where()[1]:
+        row, column = moment.new_zeros(len(moment)), moment.new_zeros(network.S)
+        for first, last, columns, _ in self._trainable().blocks:
             row[first:last] += moment[first:last, columns].sum(1)
             column[columns] += moment[first:last, columns].sum(0)
-        column, layer = urn.partition.total(column), urn.layout.layer.to(column.device)
-        return row, column, column.new_zeros(urn.layout.layers + 2).index_add_(0, layer, column)[layer]
+        column, layer = network.partition.total(column), network.layout.layer.to(column.device)
+        return row, column, column.new_zeros(network.layout.layers + 2).index_add_(0, layer, column)[layer]
 
-    def _where(self) -> tuple[list[tuple[int, int]], list[Block], Layout, Tensor]:
-        """The ranges of rows that train, and the blocks of W; the layout and each row's neuron, on W's device. Worked
-        out anew when the network has changed: a step must not wait for the device."""
-        urn, device = self.urn, self.urn.W.device
-        key = (urn.partition, device)  # a network that becomes another one gets a share of its own
-        if self._known is None or self._known[0] != key or self._known[1] is not urn.mask:
-            neurons = urn.partition.neurons
-            layout = replace(urn.layout, positions=urn.layout.positions.to(device))
-            ranges, blocks = _ranges(~urn.frozen[neurons]), _blocks(urn)
-            self._known, self._kept = (key, urn.mask, (ranges, blocks, layout, neurons.to(device))), None
+    def _trainable(self) -> Trainable:
+        """Found anew only when the network has changed: a step must not wait for the device."""
+        network, device = self.network, self.network.W.device
+        key = (network.partition, device)  # a network whose neurons change gets a partition of its own
+        if self._known is None or self._known[0] != key or self._known[1] is not network.mask:
+            neurons = network.partition.neurons
+            layout = replace(network.layout, positions=network.layout.positions.to(device))
+            found = Trainable(_ranges(~network.frozen[neurons]), _blocks(network), layout, neurons.to(device))
+            self._known, self._coefficients = (key, network.mask, found), None
         return self._known[2]
 
-    def _coefficient(
-        self, layout: Layout, neurons: Tensor, rows: slice, columns: slice, scale: float
-    ) -> Tensor | float:
-        """The price of a block of W, times `scale`. With synaptic length all prices are kept from step to step where
-        they are few; on a large network strips of them are computed again each time."""
-        W, penalty = self.urn.W, self.penalty
+    def _coefficient(self, rows: slice, columns: slice, scale: float) -> Tensor | float:
+        """The penalty coefficient of a block of W, times `scale`. With synaptic length all coefficients are kept from
+        step to step where they are few; on a large network strips of them are computed again each time."""
+        W, penalty = self.network.W, self.penalty
         if not penalty.synapse_length:
             return penalty.weight * scale
+        layout, neurons = self._trainable()[2:]
         if W.numel() > KEPT:
             return torch.as_tensor(penalty.coefficient(layout, neurons[rows])).to(W)[:, columns].mul_(scale)
-        if self._kept is None or self._kept[0] != penalty:
-            self._kept = (penalty, torch.as_tensor(penalty.coefficient(layout, neurons)).to(W))
-        return self._kept[1][rows, columns] * scale
+        if self._coefficients is None or self._coefficients[0] != penalty:
+            self._coefficients = (penalty, torch.as_tensor(penalty.coefficient(layout, neurons)).to(W))
+        return self._coefficients[1][rows, columns] * scale
 
 
-class _Adam:
-    decoupled = False
-
-    @staticmethod
-    def moments(group: dict) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq")
-
-    @staticmethod
-    def coefficients(group: dict, step: int) -> tuple[float, float]:
-        beta1, beta2 = group["betas"]
-        return 1 - beta1**step, math.sqrt(1 - beta2**step)
-
-    @classmethod
-    def update(cls, w: Tensor, g: Tensor, moments: list[Tensor], group: dict, coefficients) -> Tensor:
-        """One step of Adam (Kingma and Ba 2015) in place; returns sqrt(v_hat) + eps, the metric of the step."""
-        (m, v), (beta1, beta2), lr = moments, group["betas"], float(group["lr"])
-        if group["weight_decay"] and cls.decoupled:
-            w.mul_(1 - lr * group["weight_decay"])
-        elif group["weight_decay"]:
-            g = g.add(w, alpha=group["weight_decay"])
-        m.lerp_(g, 1 - beta1)
-        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        metric = v.sqrt().div_(coefficients[1]).add_(group["eps"])
-        w.addcdiv_(m, metric, value=-lr / coefficients[0])
-        return metric
-
-    @staticmethod
-    def deferred(group: dict, steps: int, step: int) -> tuple[float, float]:
-        """After `steps` steps without a gradient, the last of them number `step`: what of the first moment moves the
-        weight, and of the second one's root is left in the metric."""
-        beta1, beta2 = group["betas"]
-        return beta1**steps / (1 - beta1**step), beta2 ** (steps / 2) / math.sqrt(1 - beta2**step)
-
-    @staticmethod
-    def drift(w: Tensor, moments: list[Tensor], group: dict, steps: int, tail: float, root: float) -> Tensor:
-        """`steps` steps without a gradient in place; returns their metric."""
-        (m, v), (beta1, beta2) = moments, group["betas"]
-        metric = v.sqrt().mul_(root).add_(group["eps"])
-        w.addcdiv_(m, metric, value=-tail)
-        m.mul_(beta1**steps)
-        v.mul_(beta2**steps)
-        return metric
-
-
-class _AdamW(_Adam):
-    decoupled = True
-
-
-class _SGD:
-    decoupled = False
-
-    @staticmethod
-    def moments(group: dict) -> tuple[str, ...]:
-        return ("momentum_buffer",) if group["momentum"] else ()
-
-    @staticmethod
-    def coefficients(group: dict, step: int) -> tuple[float, float]:
-        return 1.0, 1.0
-
-    @staticmethod
-    def update(w: Tensor, g: Tensor, moments: list[Tensor], group: dict, coefficients) -> None:
-        if group["weight_decay"]:
-            g = g.add(w, alpha=group["weight_decay"])
-        if moments:
-            g = moments[0].mul_(group["momentum"]).add_(g)
-        w.add_(g, alpha=-float(group["lr"]))
-
-    @staticmethod
-    def deferred(group: dict, steps: int, step: int) -> tuple[float, float]:
-        return group["momentum"] ** steps, 1.0
-
-    @staticmethod
-    def drift(w: Tensor, moments: list[Tensor], group: dict, steps: int, tail: float, root: float) -> None:
-        if moments:
-            w.sub_(moments[0], alpha=tail)
-            moments[0].mul_(group["momentum"] ** steps)
-
-
-BASES = {"adam": _Adam, "adamw": _AdamW, "sgd": _SGD}
-SQUARES = ("exp_avg_sq",)  # moments of squares: without a sign, and steps are divided by them
-
-
-def _room(W: Tensor) -> int:
+def _strip_size(W: Tensor) -> int:
     """Elements of W that are worked on together."""
     return STRIP if W.device.type == "cpu" else WIDE_STRIP
 
 
-def _blocks(urn: URN) -> list[Block]:
+def _strips(first: int, last: int, columns: int, W: Tensor) -> Iterator[slice]:
+    """The rows first..last of a block with so many columns, in strips of `_strip_size` elements."""
+    step = max(1, _strip_size(W) // columns)
+    for start in range(first, last, step):
+        yield slice(start, min(start + step, last))
+
+
+def _blocks(network: URN) -> list[Block]:
     """The blocks of W that train. In a feedforward network those of its layers: what lies outside is zero and
     stays so. Otherwise whole rows."""
-    neurons, layer = urn.partition.neurons, urn.layout.layer
-    train = ~urn.frozen[neurons]
-    if urn.layout.layers is None:
-        return [(first, last, slice(None), urn.mask is not None) for first, last in _ranges(train)]
+    neurons, layer = network.partition.neurons, network.layout.layer
+    train = ~network.frozen[neurons]
+    if network.layout.layers is None:
+        return [(first, last, slice(None), network.mask is not None) for first, last in _ranges(train)]
     return [
-        (*rows, slice(*columns), urn.mask is not None and not bool(urn.mask[slice(*rows), slice(*columns)].all()))
-        for z in range(1, urn.layout.layers + 2)
+        (
+            *rows,
+            slice(*columns),
+            network.mask is not None and not bool(network.mask[slice(*rows), slice(*columns)].all()),
+        )
+        for z in range(1, network.layout.layers + 2)
         for columns in _ranges(layer == z - 1)
         for rows in _ranges(train & (layer[neurons] == z))
     ]
 
 
-def _outside(
-    ranges: list[tuple[int, int]], S: int, gradient_support: GradientSupport
-) -> Iterator[tuple[int, int, slice]]:
+def _outside(ranges: list[tuple[int, int]], S: int, support: GradientSupport) -> Iterator[tuple[int, int, slice]]:
     """The rest of the rows `ranges` of W, as rectangles."""
-    cuts = sorted({row for rows in (*ranges, *(rectangle[:2] for rectangle in gradient_support)) for row in rows})
+    cuts = sorted({row for rows in (*ranges, *(rectangle[:2] for rectangle in support)) for row in rows})
     for top, bottom in pairwise(cuts):
         if not any(first <= top and bottom <= last for first, last in ranges):
             continue
-        taken = sorted(
-            (left, right) for first, last, left, right in gradient_support if first <= top and bottom <= last
-        )
+        taken = sorted((left, right) for first, last, left, right in support if first <= top and bottom <= last)
         at = 0
         for left, right in [*taken, (S, S)]:
             if at < left:

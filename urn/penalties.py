@@ -1,15 +1,15 @@
-"""The price of structure: activity, weights, synaptic length (paper eq 5 and 9).
+"""Penalise activity, weights and synaptic length (paper eq 5 and 9).
 
     loss = task + c_W sum |W| + c_N sum_l,i |N_i^(l)| + c_syn sum_{i != j} |W_ij| d_ij^gamma
 
 The paper's eq 9 sums i < j; W is not symmetric, so we read it as all ordered pairs. The paper's 1/N stands on the
 task loss alone, so the batch reduction of the activity term is open: "mean" divides by B, "sum" does not.
 
-The same constant means different things under the three methods:
+The same coefficient c has different effects under the three methods:
 
-    subgradient     the gradient gains price * sign(W); never exact zeros                     (the paper)
-    prox_adam       soft threshold lr * price / (sqrt(v) + eps) after the step, the proximal step in Adam's metric
-    prox_decoupled  soft threshold lr * price after the step, as AdamW's decay is decoupled; exact zeros
+    subgradient     c * sign(W) is added to the gradient; never exact zeros                   (the paper)
+    prox_adam       soft threshold lr * c / (sqrt(v) + eps) after the step, the proximal step in Adam's metric
+    prox_decoupled  soft threshold lr * c after the step, as AdamW's decay is decoupled; exact zeros
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Early = Sequence[tuple[slice | Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Penalty:
-    """The constants of eq 9 and how they act.
+    """The coefficients of eq 9 and how they act.
 
     weight: c_W. activity: c_N, times l ** activity_growth at iteration l (0 is the paper's). synapse_length: c_syn,
     with the metric's beta (eq 8) and gamma. literal: the activity at l = I counts too, as in eq 5. ports: so does that
     of input and output neurons. early_readout: share of the task's loss that is taken at the readouts before the last
     (`early_loss`), so that an answer which comes late costs something; 0 is the paper's. Raises ValueError
-    for unknown names, negative prices and other shares than 0 to 1.
+    for unknown names, negative coefficients and other shares than 0 to 1.
     """
 
     method: str = "prox_decoupled"
@@ -65,13 +65,14 @@ class Penalty:
         return Distance(self.beta, self.gamma)
 
     def activity_costs(self, I: int, B: int) -> tuple[float, ...]:
-        """costs[l] for l = 0..I: the price of one unit of |N^(l)| of one neuron for one sample. l = 0 is the
-        embedded input and costs nothing."""
+        """Compute costs[l], l = 0..I: the penalty on one unit of |N^(l)| of one neuron for one sample of a batch of B.
+
+        l = 0 is the embedded input and costs nothing."""
         each = self.activity / B if self.activity_reduction == "mean" else self.activity
         return (0.0, *(each * level**self.activity_growth for level in range(1, I + 1)))
 
     def coefficient(self, layout: Layout, rows: slice | Tensor) -> Tensor | float:
-        """The price of one unit of |W_ij| for receivers `rows`: a float, or (len(rows), S) with synaptic length."""
+        """Compute the penalty on one unit of |W_ij| for receivers `rows`: a float, or (n, S) with synaptic length."""
         if not self.synapse_length:
             return self.weight
         positions = layout.positions
@@ -91,7 +92,7 @@ def literal_penalty(
     last_iteration: bool = True,
     ports: bool = True,
 ) -> Tensor:
-    """The three penalty terms of eq 9 to the letter, as a scalar for autograd; the oracle of the fast paths.
+    """Compute the three penalty terms of eq 9 to the letter, as a scalar for autograd; the oracle of the fast paths.
 
     W (S, S), states [N^(0)..N^(I)] of (B, S). last_iteration: count l = I too (eq 5 does). ports: count input and
     output neurons too (eq 5 does).
@@ -107,14 +108,16 @@ def literal_penalty(
 
 
 def early_readouts(readouts: Tensor) -> Tensor:
-    """Those of (I, B, D_out) that stand before the last: l = 2..I-1. At l = 1 the port has read the input alone; where
-    nothing lies between, the last is its own early one."""
+    """Select the readouts before the last, l = 2..I-1, of (I, B, D_out).
+
+    At l = 1 the port has read the input alone; where I is 1 or 2, the last readout is returned."""
     return readouts[1:-1] if len(readouts) > 2 else readouts[-1:]
 
 
 def early_loss(criterion: Callable[[Tensor, Tensor], Tensor], early: Early, y: Tensor) -> Tensor:
-    """The mean over `early` of the task's loss, a mean over samples as well. early: samples and their readouts
-    (L, n, D_out), together those of the whole batch y (B,)."""
+    """Average the task's loss over early readouts and samples.
+
+    early: samples and their readouts (L, n, D_out), together those of the whole batch y (B,)."""
     total = torch.zeros((), device=y.device)
     for rows, readouts in early:
         L, n, _ = readouts.shape
@@ -123,7 +126,7 @@ def early_loss(criterion: Callable[[Tensor, Tensor], Tensor], early: Early, y: T
 
 
 def soft_threshold_(W: Tensor, threshold: Tensor | float, scratch: Tensor | None = None) -> Tensor:
-    """In place W <- sign(W) max(|W| - threshold, 0), the proximal map of threshold * |W|."""
+    """Shrink W in place to sign(W) max(|W| - threshold, 0), the proximal map of threshold * |W|."""
     if isinstance(threshold, Tensor):
         return W.sub_(W.clamp(-threshold, threshold))
     clipped = torch.clamp(W, -threshold, threshold, out=scratch)

@@ -1,11 +1,11 @@
-"""W over several processes: each rank keeps some rows of W, their gradient and moments; only states travel.
+"""Partition the rows of W over several processes, with their gradient and moments; only states are communicated.
 
-A rank computes its own neurons from the states of all and gives the new ones to the others (`Share.gather`); going
-back, each holds a part of the gradient of all states, and the parts are added up (`Share.reduce`). Everything else,
-the gradient of W, the optimiser's moments, the prox, the rows that are held, stays where the row is. Loss and output
-are the same on every rank.
+A rank computes its own neurons from the states of all and sends the new ones to the others (`RowPartition.gather`); in
+the backward pass each has a part of the gradient of all states, and the parts are added up (`RowPartition.reduce`).
+Everything else, the gradient of W, the optimiser's moments, the prox, the frozen rows, stays where the row is. Loss and
+output are the same on every rank.
 
-Rows are dealt round like cards, not in blocks as DTensor's Shard(0) would: in a block layout the first rank gets the
+Rows are assigned round-robin, not in blocks as DTensor's Shard(0) would: in a block layout the first rank has the
 inputs and the claimed neurons, which do not train, and the last one the work. A row stays with its rank, compaction
 moves nothing. World size 1 is the ordinary case and costs nothing.
 
@@ -16,14 +16,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from urn.network import URN
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +47,12 @@ class RowPartition:
 
     @staticmethod
     def whole(S: int) -> RowPartition:
-        """All rows in one process."""
+        """Put all rows in one process."""
         return RowPartition(torch.zeros(S, dtype=torch.long))
 
     @staticmethod
     def sharded(S: int, group: Any = None) -> RowPartition:
-        """Neuron i goes to rank i modulo the world size, so that each kind of neuron is spread evenly."""
+        """Assign neuron i to rank i modulo the world size, so that each kind of neuron is spread evenly."""
         rank, world = dist.get_rank(group), dist.get_world_size(group)
         return RowPartition(torch.arange(S) % world, rank, world, group)
 
@@ -65,11 +62,11 @@ class RowPartition:
         return (self.owner == self.rank).nonzero().flatten()
 
     def take(self, index: Tensor) -> RowPartition:
-        """The share of the neurons `index` (n,) alone, renumbered in that order; they stay where they are."""
+        """Return the partition of the neurons `index` (n,) alone, renumbered in that order; no row moves."""
         return RowPartition(self.owner[index], self.rank, self.world, self.group)
 
     def rows(self, index: Tensor) -> Tensor:
-        """The rows of those of the neurons `index` that are here."""
+        """Return this rank's rows of those of the neurons `index` that it has."""
         here = self.owner == self.rank
         return (here.cumsum(0) - 1)[index[here[index]]]
 
@@ -85,7 +82,7 @@ class RowPartition:
     # --- collective ----------------------------------------------------------------------------------------------
 
     def gather(self, mine: Tensor, row_index: RowIndex, out: Tensor | None = None) -> Tensor:
-        """(B, n) of all neurons from this rank's (B, m). Collective."""
+        """Gather (B, n) of all neurons from each rank's (B, m). Collective."""
         if self.world == 1:
             return mine
         padded = mine.new_zeros(len(mine), row_index.width)
@@ -95,17 +92,17 @@ class RowPartition:
         return torch.index_select(torch.cat(every, 1), 1, row_index.place, out=out)
 
     def reduce(self, parts: Tensor, row_index: RowIndex) -> Tensor:
-        """(B, m) of this rank's neurons: the sum over ranks of their (B, n). Collective; overwrites `parts`."""
+        """Sum the ranks' (B, n) and return this rank's neurons of it, (B, m). Collective; overwrites `parts`."""
         return parts if self.world == 1 else self.total(parts).index_select(1, row_index.mine)
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum over ranks, in place. Collective."""
+        """Sum over ranks, in place. Collective."""
         if self.world > 1:
             dist.all_reduce(value, group=self.group)
         return value
 
     def collect(self, rows: Tensor) -> Tensor:
-        """(S, ...) on every rank from each rank's (n, ...) rows. Collective."""
+        """Collect (S, ...) on every rank from each rank's (n, ...) rows. Collective."""
         if self.world == 1:
             return rows
         whole = rows.new_empty(len(self.owner), *rows.shape[1:])
@@ -117,7 +114,7 @@ class RowPartition:
         return whole
 
     def drive(self, sent: Tensor, W: Tensor, b: Tensor) -> Tensor:
-        """sent (B, S) W^T + b of all neurons, (B, S), for autograd. Collective, its gradient too."""
+        """Compute sent (B, S) W^T + b of all neurons, (B, S), for autograd. Collective, its gradient too."""
         if self.world == 1:
             return sent @ W.T + b
         row_index = self.row_index(torch.arange(len(self.owner)), W.device)
@@ -125,7 +122,7 @@ class RowPartition:
 
 
 class _Spread(torch.autograd.Function):
-    """What all ranks read: the same going forwards, the sum of what they say about it going back."""
+    """The states that all ranks read: forward the same, backward the sum of their gradients."""
 
     @staticmethod
     def forward(ctx, N: Tensor, partition: RowPartition) -> Tensor:
@@ -138,7 +135,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """What each rank has computed, put together; going back each takes its own."""
+    """The states that the ranks have computed: forward those of all, backward each one's own."""
 
     @staticmethod
     def forward(ctx, mine: Tensor, partition: RowPartition, row_index: RowIndex) -> Tensor:
@@ -148,21 +145,3 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dN: Tensor):  # type: ignore[override]
         return dN.index_select(1, ctx.row_index.mine), None, None
-
-
-def shard(urn: URN, group: Any = None) -> None:
-    """Leaves this rank its rows of a whole `urn`, which must be the same on every rank; new Parameters, so make or
-    tell the optimiser after it (`urn.compaction.follow`)."""
-    partition = RowPartition.sharded(urn.S, group)
-    rows = partition.neurons.to(urn.W.device)
-    urn.mask = None if urn.mask is None else urn.mask[rows]
-    urn.set_parameters(urn.layout, urn.W.data[rows], urn.b.data[rows], urn.frozen, partition)
-
-
-def unshard(urn: URN) -> None:
-    """Makes `urn` whole again on every rank, with new Parameters. Collective; a whole one stays as it is."""
-    partition = urn.partition
-    if partition.world == 1:
-        return
-    urn.mask = None if urn.mask is None else partition.collect(urn.mask)
-    urn.set_parameters(urn.layout, partition.collect(urn.W.data), partition.collect(urn.b.data), urn.frozen)

@@ -1,10 +1,10 @@
-"""The plain module that `urn.mlp_conversion.extract` returns: one small dense layer after the other, nothing of a URN.
+"""Run an extracted network as a plain torch module: one small dense layer after the other, without a URN.
 
-It holds weights as buffers and needs torch alone, so that torch.export takes it as it is. With h_l the neurons kept
-at iteration l and x the input:
+`urn.mlp_conversion.extract` returns it. Weights are buffers and torch alone is needed, so that torch.export takes it as
+it is. With h_l the neurons computed at iteration l and x the input:
 
-    h_l = [relu(W_l h_(l-1) + b_l) (+ x for input neurons that are fed again), x (input neurons that nothing else
-           reaches), y_l (output neurons that send)]
+    h_l = [relu(W_l h_(l-1) + b_l) (+ x for input neurons under a residual input), x (input neurons without other
+           senders), y_l (output neurons that send)]
     y_l = phi_out(R_l h_(l-1) + r_l), added to y_(l-1) where the output accumulates; y_I is the result
 """
 
@@ -41,7 +41,7 @@ class Dense(nn.Module):
 
 class Step(NamedTuple):
     """One iteration. hidden: the neurons to compute, those that x is added to last; None where there are none.
-    read: the output port, None where nobody needs it. add_x, only_x: (n,) components of x. sent: (n,) outputs that
+    read: the output port, None where it is not needed. add_x, only_x: (n,) components of x. sent: (n,) outputs that
     the next iteration reads."""
 
     hidden: Dense | None
@@ -55,7 +55,7 @@ class Unrolled(nn.Module):
     """Maps x (B, D_in), or (B, I, D_in) for a sequence, to the output (B, D_out).
 
     first: (n,) the components of x that are read at the first iteration. steps: one for each iteration. linear:
-    whether outputs are linear or rectified. accumulate: whether read-outs are added up."""
+    whether outputs are linear or rectified. accumulate: whether readouts are added up."""
 
     first: Tensor
 

@@ -1,4 +1,4 @@
-"""The four update rules of a URN, as data (paper eq 3, 6, 7).
+"""Define the four update rules of a URN, as data (paper eq 3, 6, 7).
 
 With Z = N^(l) W^T + b (S neurons, batch B, row of W = receiving neuron):
 
@@ -34,7 +34,7 @@ UPDATES: dict[str, Update] = {
 
 
 def find_update(name: str) -> Update:
-    """The rule called `name`; raises ValueError that lists the rules when there is none."""
+    """Find the rule called `name`; raises ValueError that lists the rules when there is none."""
     try:
         return UPDATES[name]
     except KeyError:

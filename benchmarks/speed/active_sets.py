@@ -23,7 +23,7 @@ from nesa.config.loader import load
 from nesa.datasets.registry import DataDirs
 from nesa.datasets.registry import load as load_task
 from nesa.training.strategies.template import make_penalty
-from urn.compaction import LOOK, ActivityTracker, compact, set_active_sets, update_full_pass
+from urn.compaction import FULL_PASS_INTERVAL, ActivityTracker, compact, set_active_sets, update_full_pass
 from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
@@ -58,10 +58,9 @@ class RunGroup:
             optimizer.ramp = min(1.0, self.steps / (0.2 * total))
             optimizer.param_groups[0]["lr"] = LR * (1 + math.cos(math.pi * self.steps / total)) / 2
             optimizer.zero_grad()
-            costs = self.penalty.activity_costs(urn.iterations, BATCH)
-            logits, activity = urn.forward_with_activity(self.x[pick], PORT, costs)
-            loss = cross_entropy(logits, self.y[pick])
-            (loss + activity).backward()
+            done = urn.training_pass(self.x[pick], PORT, self.penalty)
+            loss = cross_entropy(done.logits, self.y[pick])
+            (loss + done.activity).backward()
             optimizer.step()
             counts = self.computed()
             every = max(1, (len(counts) - 1) * len(urn.layout.hidden) ** 2)
@@ -92,7 +91,7 @@ def main() -> None:
     x = (x - x.mean()) / x.std()
     sides = [RunGroup(sets, args.epochs, x, y) for sets in (False, True)]
     generator, total = torch.Generator().manual_seed(0), [0.0, 0.0]
-    print(f"{torch.get_num_threads()} thread(s); one step of {LOOK} computes all")
+    print(f"{torch.get_num_threads()} thread(s); one step of {FULL_PASS_INTERVAL} computes all")
     for epoch in range(args.epochs):
         order = torch.randperm(len(x), generator=generator)
         found = [side.epoch(order) for side in sides]

@@ -23,8 +23,8 @@ import torch
 from nesa.config.loader import load
 from nesa.experiment.run import run
 from nesa.experiment.session import Session
-from nesa.inference.saved_run import FILM, PROBE
 from nesa.progress import Progress
+from nesa.run_folder.layout import ANIMATION, PROBE
 from nesa.run_folder.writer import RunWriter
 from nesa.training.strategies.step_checkpoint import StepCheckpointPlugin
 
@@ -69,7 +69,7 @@ def main() -> None:
             ratios = [
                 (f"{size / (4 * n):5.2f} x {n:,} {what}") for n, what in ((weights, "weights"), (every, "numbers"))
             ]
-            print(f"{where:48} {size / 1e6:7.2f} MB   {'   '.join(ratios) if name != FILM else ''}", flush=True)
+            print(f"{where:48} {size / 1e6:7.2f} MB   {'   '.join(ratios) if name != ANIMATION else ''}", flush=True)
         return path
 
     def timed(inner: Any, key: str) -> Any:

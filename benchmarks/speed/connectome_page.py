@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from browser import chromium, drag
 
-from nesa.analysis.connectome import Connectome
-from nesa.figures.connectome import COLOURS, Synapses
-from nesa.figures.connectome_page import scene
+from nesa.analysis.connectome import Connectome, Synapses
+from nesa.figures.connectome import COLOURS
+from nesa.figures.connectome_page import connectome_page
 
 
 def network(neurons: int, synapses: int, tasks: int = 3) -> Connectome:
@@ -117,7 +117,7 @@ def main() -> None:
     args = parser.parse_args()
     web = network(args.neurons, args.synapses)
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    measure("scene", scene(web), "document.querySelector('canvas')?.dataset.painted")
+    measure("connectome_page", connectome_page(web), "document.querySelector('canvas')?.dataset.painted")
     if args.plotly:
         measure("plotly", plotly(web), "document.querySelector('canvas') !== null")
 

@@ -15,11 +15,12 @@ import time
 import numpy as np
 import torch
 
-from nesa.analysis.connectome import Connectome
-from nesa.figures import run
+from nesa.analysis.connectome import Connectome, Synapses
 from nesa.figures.animation import Animation, snapshot
-from nesa.figures.connectome import Synapses
-from nesa.figures.connectome_page import scene
+from nesa.figures.connectome import connectome
+from nesa.figures.connectome_page import connectome_page
+from nesa.figures.network import activities, receptive_fields, weight_matrix
+from nesa.figures.run import depth_over_tasks
 from nesa.figures.style import render
 from urn.layout import Layout
 from urn.network import URN
@@ -45,10 +46,10 @@ def drawings(S: int, synapses: int) -> None:
     fields = W[owner >= 0][:, owner == -2]
     side = int(fields.shape[1] ** 0.5)
     draw = {
-        "weights": lambda: run.weight_matrix(W, None, levels),
-        "activities": lambda: run.activities(states, levels),
-        "connectome": lambda: run.connectome(W, positions, None, owner),
-        "receptive_fields": lambda: run.receptive_fields(fields[:, : side * side], (side, side)),
+        "weights": lambda: weight_matrix(W, None, levels),
+        "activities": lambda: activities(states, levels),
+        "connectome": lambda: connectome(W, positions, None, owner),
+        "receptive_fields": lambda: receptive_fields(fields[:, : side * side], (side, side)),
     }
     for name, make in draw.items():
         began = time.process_time()
@@ -59,7 +60,7 @@ def drawings(S: int, synapses: int) -> None:
         )
     began = time.process_time()
     web = Connectome(["a"], positions, levels, owner, owner, True, [Synapses.of(W)])
-    page = scene(web)
+    page = connectome_page(web)
     print(f"{S:>6} neurons  {'page':<17} {time.process_time() - began:6.2f} s   html {len(page):,}")
 
 
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=70, help="steps in an epoch (vision's edges have 70)")
     parser.add_argument("--batch", type=int, default=256)
     args = parser.parse_args()
-    render(run.depth_over_tasks([]))  # fonts and modules
+    render(depth_over_tasks([]))  # fonts and modules
     for S in args.neurons:
         drawings(S, args.synapses)
     for S in (1000, 3000):

@@ -24,7 +24,7 @@ from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
-from urn.row_partition import shard
+from urn.surgery import shard
 
 D_IN, D_OUT = 64, 10
 PENALTY = Penalty("prox_decoupled", weight=0.1, activity=1e-3)
@@ -45,7 +45,6 @@ def train(args: argparse.Namespace, device: torch.device, alone: bool) -> tuple[
     urn.to(device)
     optimizer = Proximal(urn, "adam", 1e-3, penalty=PENALTY)
     urn.reuse_gradient_memory = True
-    costs = PENALTY.activity_costs(args.I, args.B)
     losses, seconds = [], []
     centres = torch.randn(D_OUT, D_IN, generator=generator)
     for _ in range(args.steps):
@@ -53,8 +52,8 @@ def train(args: argparse.Namespace, device: torch.device, alone: bool) -> tuple[
         x = (centres[y] + torch.randn(args.B, D_IN, generator=generator)).to(device)
         began = time.perf_counter()
         optimizer.zero_grad()
-        logits, activity = urn.forward_with_activity(x, "task", costs)
-        loss = torch.nn.functional.cross_entropy(logits, y.to(device)) + activity
+        done = urn.training_pass(x, "task", PENALTY)
+        loss = torch.nn.functional.cross_entropy(done.logits, y.to(device)) + done.activity
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))  # waits for the device

@@ -19,12 +19,12 @@ from collections.abc import Callable
 import torch
 from literal_urn import LiteralURN, literal_loss
 
-from urn.compaction import keep_only
 from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
 from urn.precision import PRECISIONS, multiply_in
+from urn.surgery import keep_only
 
 D_IN, D_OUT, C_W, C_N, CPU = 10, 2, 5e-7, 2e-5, torch.device("cpu")
 PENALTY = Penalty("subgradient", C_W, C_N, "sum")
@@ -87,12 +87,12 @@ def our_step(
     urn.reuse_gradient_memory, urn.multiply = True, multiply_in(precision, device)
     if live < 1:
         keep_only(urn, torch.cat([torch.arange(int(live * (S - D_OUT))), layout.ports["task"]]), optimizer)
-    costs, (x, y) = PENALTY.activity_costs(I, B), batch(B, device)
+    x, y = batch(B, device)
 
     def step() -> None:
         optimizer.zero_grad()
-        logits, activity = urn.forward_with_activity(x, "task", costs)
-        (torch.nn.functional.cross_entropy(logits, y) + activity).backward()
+        done = urn.training_pass(x, "task", PENALTY)
+        (torch.nn.functional.cross_entropy(done.logits, y) + done.activity).backward()
         optimizer.step()
 
     return step

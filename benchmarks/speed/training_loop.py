@@ -39,7 +39,7 @@ with warnings.catch_warnings():
 D_IN, CLASSES, I = 8, 4, 3
 
 
-class ActivityTracker(SupervisedPlugin):
+class Stopwatch(SupervisedPlugin):
     """Notes the clock and the processor time at the end of each step."""
 
     def __init__(self):
@@ -65,7 +65,7 @@ def clouds(n: int) -> TaskData:
     return from_arrays("clouds", 0, arrays, seed=0)
 
 
-def learner(data: TaskData, S: int, B: int, tracker: ActivityTracker) -> BaselineLearner:
+def learner(data: TaskData, S: int, B: int, stopwatch: Stopwatch) -> BaselineLearner:
     shared = {"penalties": Penalties(), "training": Training(batch_size=B, epochs=1)}
     curriculum = Curriculum(
         name="loop",
@@ -79,35 +79,35 @@ def learner(data: TaskData, S: int, B: int, tracker: ActivityTracker) -> Baselin
 
     def report(name: str, fields: dict[str, Any]) -> None:
         if name == "step":
-            tracker.tick()
+            stopwatch.tick()
 
     return BaselineLearner(curriculum, [data], Accumulation(layout), torch.device("cpu"), report)
 
 
-def bare(made: BaselineLearner, data: TaskData, B: int, tracker: ActivityTracker) -> None:
-    urn, criterion, penalty = made.model.urn, nn.CrossEntropyLoss(), make_penalty(made.curriculum.tasks[0].penalties)
+def bare(made: BaselineLearner, data: TaskData, B: int, stopwatch: Stopwatch) -> None:
+    urn, criterion, penalty = made.model.network, nn.CrossEntropyLoss(), make_penalty(made.curriculum.tasks[0].penalties)
     optimizer = make_optimizer(made.curriculum.tasks[0], urn)
     for x, y, _ in Batches(data, data.train, B, 0):
         optimizer.zero_grad()
-        logits, activity = urn.forward_with_activity(x, data.name, penalty.activity_costs(I, len(x)))
-        (criterion(logits, y) + activity).backward()
+        done = urn.training_pass(x, data.name, penalty)
+        (criterion(done.logits, y) + done.activity).backward()
         optimizer.step()
-        tracker.tick()
+        stopwatch.tick()
 
 
-def naive(made: BaselineLearner, data: TaskData, B: int, tracker: ActivityTracker) -> None:
+def naive(made: BaselineLearner, data: TaskData, B: int, stopwatch: Stopwatch) -> None:
     made.train(0)
 
 
-def stock(made: BaselineLearner, data: TaskData, B: int, tracker: ActivityTracker) -> None:
+def stock(made: BaselineLearner, data: TaskData, B: int, stopwatch: Stopwatch) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         strategy = Naive(
             model=made.model,
-            optimizer=make_optimizer(made.curriculum.tasks[0], made.model.urn),
+            optimizer=make_optimizer(made.curriculum.tasks[0], made.model.network),
             criterion=nn.CrossEntropyLoss(),
             train_mb_size=B,
-            plugins=[tracker],
+            plugins=[stopwatch],
             evaluator=EvaluationPlugin(),
         )
     strategy.train(experiences([data])[0], eval_streams=[], drop_last=True)
@@ -128,9 +128,9 @@ def main() -> None:
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in LOOPS}
     for _ in range(args.rounds):
         for name, loop in LOOPS.items():
-            tracker = ActivityTracker()
-            loop(learner(data, args.S, args.B, tracker), data, args.B, tracker)
-            seconds[name] += tracker.seconds()
+            stopwatch = Stopwatch()
+            loop(learner(data, args.S, args.B, stopwatch), data, args.B, stopwatch)
+            seconds[name] += stopwatch.seconds()
     threads, counted = torch.get_num_threads(), len(seconds["bare"])
     print(f"S = {args.S}, B = {args.B}, I = {I}, {threads} thread(s), medians of {counted} steps each")
     for at, kind in enumerate(("clock", "processor")):

@@ -1,4 +1,4 @@
-"""Mutates the shipped curricula, as text and as trees, and loads them: each ends as a curriculum or in a sentence.
+"""Mutate the shipped curricula, as text and as trees, and load them: each must load or be refused with a sentence.
 
     python benchmarks/stress/fuzz_curricula.py [--count 20000] [--seconds S] [--seed 0]
 
@@ -98,15 +98,15 @@ class Hang(BaseException):
     """The time for one mutant is over; no `except Exception` on the way may swallow it."""
 
 
-class ActivityTracker:
+class ForbiddenActions:
     """An audit hook that notes what must not happen while it is armed."""
 
     def __init__(self):
         self.armed = False
         self.seen: list[str] = []
-        sys.addaudithook(self._hear)
+        sys.addaudithook(self._on_event)
 
-    def _hear(self, event: str, args: tuple[Any, ...]) -> None:
+    def _on_event(self, event: str, args: tuple[Any, ...]) -> None:
         if not self.armed:
             return
         bad = event.startswith(FORBIDDEN) and event not in HARMLESS
@@ -127,7 +127,7 @@ class ActivityTracker:
 
 
 def text_mutant(text: str, rng: random.Random) -> str:
-    """Characters, tokens, lines and blocks are deleted, repeated, moved and replaced."""
+    """Delete, repeat, move and replace characters, tokens, lines and blocks."""
     for _ in range(rng.choice([1, 1, 2, 3, 6, 20])):
         kind = rng.randrange(6)
         i = rng.randrange(len(text) + 1)
@@ -152,7 +152,7 @@ def text_mutant(text: str, rng: random.Random) -> str:
 
 
 def places(tree: Any, path: tuple = ()) -> Iterator[tuple]:
-    """The path of every value inside `tree`."""
+    """Iterate over the paths of all values inside `tree`."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, child in items:
         yield (*path, key)
@@ -160,7 +160,7 @@ def places(tree: Any, path: tuple = ()) -> Iterator[tuple]:
 
 
 def tree_mutant(text: str, rng: random.Random) -> str:
-    """Keys are lost, renamed and added; values are exchanged, nested, repeated and replaced by hostile ones."""
+    """Remove, rename and add keys; exchange, nest and repeat values, and replace them by hostile ones."""
     tree = yaml.safe_load(text)
     for _ in range(rng.choice([1, 1, 2, 3, 8])):
         known = list(places(tree))
@@ -202,7 +202,7 @@ def _copy(value: Any) -> Any:
 
 
 def mutant(texts: list[str], seed: int, number: int) -> tuple[bytes, list[str]]:
-    """Mutant `number` of `seed`: what the file holds, and the overrides of the command line."""
+    """Make mutant `number` of `seed`: the bytes of the file, and the overrides of the command line."""
     rng = random.Random(f"{seed} {number}")
     text = rng.choice(texts)
     try:
@@ -225,7 +225,7 @@ def mutant(texts: list[str], seed: int, number: int) -> tuple[bytes, list[str]]:
 
 
 def outcome(path: Path, overrides: list[str]) -> str:
-    """ "loaded" or "refused"; anything else that happens is raised."""
+    """Return "loaded" or "refused"; anything else that happens is raised."""
     try:
         curriculum = load(path, overrides)
     except CurriculumError as error:
@@ -238,8 +238,8 @@ def outcome(path: Path, overrides: list[str]) -> str:
     return "refused"
 
 
-def attempt(folder: Path, data: bytes, overrides: list[str], watch: ActivityTracker) -> tuple[str, str]:
-    """What became of one mutant, and why it is a failure ("" when it is none)."""
+def attempt(folder: Path, data: bytes, overrides: list[str], watch: ForbiddenActions) -> tuple[str, str]:
+    """Load one mutant; returns what happened, and why it is a failure ("" when it is none)."""
     path = folder / "self.yaml"
     path.write_bytes(data)
     signal.setitimer(signal.ITIMER_PROF, CPU)
@@ -269,6 +269,7 @@ def attempt(folder: Path, data: bytes, overrides: list[str], watch: ActivityTrac
 
 
 def main() -> int:
+    """Run the mutants of the command line and report failures; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this long")
@@ -282,7 +283,7 @@ def main() -> int:
     signal.signal(signal.SIGPROF, hang)
     signal.signal(signal.SIGALRM, hang)
     texts = [path.read_text(encoding="utf-8") for path in sorted(CURRICULA.glob("*.yaml"))]
-    watch, results, slowest, began = ActivityTracker(), Counter[str](), 0.0, time.perf_counter()
+    watch, results, slowest, began = ForbiddenActions(), Counter[str](), 0.0, time.perf_counter()
     failures = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -23,11 +23,10 @@ from collections import Counter
 from pathlib import Path
 
 from nesa.cli.commands import main as nesa
-from nesa.inference.saved_run import PROBE, TRAINING
 from nesa.run_folder.checkpoint import load_checkpoint
 from nesa.run_folder.digest import UNREPEATABLE, digest
 from nesa.run_folder.events import read_events
-from nesa.run_folder.layout import CHECKPOINT
+from nesa.run_folder.layout import CHECKPOINT, PROBE, TRAINING
 
 CURRICULUM = Path(__file__).parents[2] / "curricula" / "quickstart.yaml"
 SMALLER = [

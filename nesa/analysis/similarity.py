@@ -1,12 +1,12 @@
-"""How alike the structures are that two runs grew for one task (definitions: docs/method.md, "Likeness").
+"""Measure how similar the structures are that two runs learned for one task (defined in docs/method.md).
 
     widths    overlap of the hidden neurons by level: sum_l min(a_l, b_l) / sum_l max(a_l, b_l), as a Jaccard index
     fields    mean cosine of the receptive fields of neurons that are matched one to one so that their sum is largest
     support   share of synapses that both have, among those that either has, between matched neurons
-    chance    the same under a random matching: what equally dense structures share by accident
+    chance    the same under a random matching, for structures of this density
 
-Neurons have no names that two runs would share, so they are matched by what they read of the input
-(`scipy.optimize.linear_sum_assignment`, Crouse 2016, doi:10.1109/TAES.2016.140952). Numpy alone until then; no torch.
+Neurons of two runs have no common names, so they are matched by what they read of the input
+(`scipy.optimize.linear_sum_assignment`, Crouse 2016, doi:10.1109/TAES.2016.140952). No torch here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-INPUT, PORT = -2, -3  # nesa.training.accumulation's owners, as structure.npz stores them
+from nesa.owner import INPUT
 
 Array = NDArray[Any]
 
@@ -46,7 +46,7 @@ class Structure:
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array]) -> Structure:
-        """Of what structure.npz holds: `owner` and `levels` (m,), `W` (m, m)."""
+        """Select the hidden neurons of the arrays of structure.npz: `owner` and `levels` (m,), `W` (m, m)."""
         owner, W = arrays["owner"], arrays["W"]
         hidden, inputs = np.flatnonzero(owner >= 0), np.flatnonzero(owner == INPUT)
         rows, levels = W[hidden], arrays["levels"][hidden]
@@ -55,8 +55,9 @@ class Structure:
 
 
 def similarity(a: Structure, b: Structure) -> Similarity:
-    """Of two structures on inputs of one size; it is the same both ways round, up to ties between matchings. Raises
-    ValueError when the inputs differ in size."""
+    """Compute the similarity of two structures; symmetric up to ties between matchings.
+
+    Raises ValueError when the inputs differ in size."""
     if a.inputs.shape[1] != b.inputs.shape[1]:
         raise ValueError(f"inputs of {a.inputs.shape[1]} and of {b.inputs.shape[1]} neurons cannot be compared")
     alike = overlap(_widths(a.levels), _widths(b.levels))
@@ -70,21 +71,26 @@ def similarity(a: Structure, b: Structure) -> Similarity:
     rng = np.random.default_rng(0)
     some, others = (rng.permutation(len(x.levels))[:n] for x in (a, b))
     return Similarity(
-        alike, float(cosines[left, right].mean()), shared(a, b, left, right), shared(a, b, some, others), n
+        alike,
+        float(cosines[left, right].mean()),
+        shared_synapses(a, b, left, right),
+        shared_synapses(a, b, some, others),
+        n,
     )
 
 
 def overlap(a: Array | Sequence[float], b: Array | Sequence[float]) -> float | None:
-    """sum min / sum max of two non-negative lists, the shorter one filled up with zeros; None when both are zero."""
+    """Compute sum min / sum max of two non-negative lists, padded with zeros; None when both are zero."""
     length = max(len(a), len(b))
     A, B = (np.pad(np.asarray(x, dtype=np.float64), (0, length - len(x))) for x in (a, b))
     most = np.maximum(A, B).sum()
     return float(np.minimum(A, B).sum() / most) if most else None
 
 
-def shared(a: Structure, b: Structure, left: Array, right: Array) -> float | None:
-    """The Jaccard index of the synapses between neurons left[i] of a and right[i] of b, taken for one another: those
-    from the input and those among the matched. None when neither has any."""
+def shared_synapses(a: Structure, b: Structure, left: Array, right: Array) -> float | None:
+    """Compute the Jaccard index of the synapses of matched neurons, left[i] of a with right[i] of b.
+
+    Those from the input and those among the matched neurons count; None when neither has any."""
     both = either = 0
     for A, B in ((a.inputs[left], b.inputs[right]), (a.among[left[:, None], left], b.among[right[:, None], right])):
         both += int(np.count_nonzero(A & B))
@@ -93,7 +99,7 @@ def shared(a: Structure, b: Structure, left: Array, right: Array) -> float | Non
 
 
 def _fields(W_in: Array, W: Array, deepest: int) -> Array:
-    """Directly, or else through the neurons that it reads, weighted by its synapses, up to the deepest level."""
+    """Return what each neuron reads of the input directly, or else through the neurons that it reads, normalised."""
     found = _unit(W_in)
     for _ in range(deepest):
         empty = ~found.any(1)
@@ -104,7 +110,7 @@ def _fields(W_in: Array, W: Array, deepest: int) -> Array:
 
 
 def _widths(levels: Array) -> Array:
-    """Neurons at level 1, 2, ...; silent ones (level < 1) do not count."""
+    """Count the neurons at level 1, 2, ...; inactive ones (level < 1) do not count."""
     return np.bincount(levels[levels > 0].astype(np.int64), minlength=1)[1:]
 
 

@@ -1,4 +1,4 @@
-"""The console script ``nesa``: arguments in, exit code out.
+"""Run the console script ``nesa``: parse the arguments, run one command, return its exit code.
 
     0    done
     1    the run failed
@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nesa.cli import parser
-from nesa.errors import CurriculumError, NesaError, RunFailed, UserError
+from nesa.cli.summaries import curriculum_notes, curriculum_summary, print_result, write_file
+from nesa.errors import CurriculumError, NesaError, UserError
 
 if TYPE_CHECKING:
     from nesa.config.curriculum import Curriculum
@@ -34,14 +35,14 @@ INTERRUPTED, TERMINATED = 130, 143
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: like Ctrl-C to everyone who saves state on the way out."""
+    """SIGTERM, raised as Ctrl-C is, so that the same code saves state on the way out."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot write must not end a command
+        if isinstance(stream, io.TextIOWrapper):  # else a name that the terminal cannot write ends a command
             stream.reconfigure(errors="backslashreplace")
     try:
         args = parser.parse(words)
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminated = isinstance(stop, Terminated)
         print("terminated" if terminated else "interrupted", file=sys.stderr)
         return TERMINATED if terminated else INTERRUPTED
-    except BrokenPipeError:  # `nesa tasks | head`: the reader has gone, and nothing is left to say
+    except BrokenPipeError:  # `nesa tasks | head`: the reader has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except NesaError as error:
@@ -68,6 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
+        from nesa.cli.environment_check import installation_problem
+
+        if (problem := installation_problem(error)) is not None:
+            print(f"error: {problem}", file=sys.stderr)
+            return UserError.exit_code
         name = type(error).__name__
         print(f"error: unexpected {name}: {error}\nThis is a mistake in nesa: --debug shows where.", file=sys.stderr)
         return 1
@@ -76,39 +82,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 # Commands -----------------------------------------------------------------------------------------------------------
 
 
-def _run(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> int:
+    """Train a curriculum, with one seed or several."""
     from nesa.config.loader import load
     from nesa.progress import Progress
 
     curriculum = load(args.curriculum, args.overrides)
-    options = {"device": args.device, "data": args.data, "command": ["nesa", *args.words], "film": not args.no_film}
+    options = training_options(args)
     if args.seeds and len(args.seeds) > 1:
-        return _run_seeds(args, curriculum, options)
+        return run_seeds(args, curriculum, options)
     seed = args.seeds[0] if args.seeds else curriculum.seed
-    with _terminable():
-        from nesa.distributed import joined
+    with terminable():
+        from nesa.distributed import process_group
         from nesa.experiment.run import run
 
-        with joined(args.device) as rank:
+        with process_group(args.device) as rank:
             with Progress(rank.stream, quiet=args.quiet) as progress:
                 seeded, options["device"] = replace(curriculum, seed=seed), rank.device
                 folder = run(seeded, out=rank.out or args.out, name=args.name, seed=seed, progress=progress, **options)
-            _where([folder])
+            print_result([folder])
     return 0
 
 
-def _run_seeds(args: argparse.Namespace, curriculum: Curriculum, options: dict[str, Any]) -> int:
-    """Without a name each run is a new one, named after the time and the fallbacks; with one, what is there counts."""
+def run_seeds(args: argparse.Namespace, curriculum: Curriculum, options: dict[str, Any]) -> int:
+    """Train a curriculum once for each seed; with a name, runs of that name that are finished are skipped."""
     from nesa import distributed
     from nesa.experiment import multi_run
     from nesa.progress import Progress
 
-    distributed.alone("run with several seeds")
+    distributed.require_single_process("run with several seeds")
     planned = multi_run.seeded(curriculum, args.out or Path("runs"), args.name or curriculum.name, args.seeds)
     if args.name:
         multi_run.check(planned)
     folders = []
-    with _terminable():
+    with terminable():
         from nesa.experiment.run import run
 
         for number, (seeded, folder) in enumerate(planned, start=1):
@@ -119,19 +126,19 @@ def _run_seeds(args: argparse.Namespace, curriculum: Curriculum, options: dict[s
                 elif not multi_run.ensure(seeded, folder, progress=progress, **options):
                     progress.message("finished before, skipped")
             folders.append(folder)
-    _where(folders)
+    print_result(folders)
     return 0
 
 
-def _sweep(args: argparse.Namespace) -> int:
-    from nesa.distributed import alone
+def sweep_command(args: argparse.Namespace) -> int:
+    """Train a grid of curricula."""
+    from nesa.distributed import require_single_process
     from nesa.experiment.sweep import plan, sweep, text
 
-    alone("sweep")
+    require_single_process("sweep")
     rows = plan(args.curriculum, args.overrides, args.out or Path("runs"), args.name, args.seeds)
-    with _terminable():
-        options = {"device": args.device, "data": args.data, "command": ["nesa", *args.words], "film": not args.no_film}
-        sweep(rows, quiet=args.quiet, **options)
+    with terminable():
+        sweep(rows, quiet=args.quiet, **training_options(args))
     print(text(rows), end="")
     place = rows[0].folder.parent
     files = [name for name in ("sweep.csv", "front.png", "front.svg") if (place / name).exists()]
@@ -139,28 +146,30 @@ def _sweep(args: argparse.Namespace) -> int:
     return 1 if any(row.status != "finished" for row in rows) else 0
 
 
-def _resume(args: argparse.Namespace) -> int:
+def resume_command(args: argparse.Namespace) -> int:
+    """Resume an interrupted run."""
     from nesa.progress import Progress
 
-    with _terminable():
-        from nesa.distributed import alone
+    with terminable():
+        from nesa.distributed import require_single_process
         from nesa.experiment.run import resume
 
-        alone("resume")
+        require_single_process("resume")
         with Progress(quiet=args.quiet) as progress:
-            resume(args.run, data=args.data, device=args.device, progress=progress, film=not args.no_film)
-    _where([args.run])
+            resume(args.run, data=args.data, device=args.device, progress=progress, animate=not args.no_film)
+    print_result([args.run])
     return 0
 
 
-def _extend(args: argparse.Namespace) -> int:
+def extend_command(args: argparse.Namespace) -> int:
+    """Add tasks to a finished run."""
     from nesa.progress import Progress
 
-    with _terminable():
-        from nesa.distributed import alone
+    with terminable():
+        from nesa.distributed import require_single_process
         from nesa.experiment.run import extend
 
-        alone("extend")
+        require_single_process("extend")
         with Progress(quiet=args.quiet) as progress:
             extend(
                 args.run,
@@ -170,46 +179,59 @@ def _extend(args: argparse.Namespace) -> int:
                 device=args.device,
                 command=["nesa", *args.words],
                 progress=progress,
-                film=not args.no_film,
+                animate=not args.no_film,
             )
-    _where([args.run])
+    print_result([args.run])
     return 0
 
 
-def _check(args: argparse.Namespace) -> int:
+def check_command(args: argparse.Namespace) -> int:
+    """Check the environment, a curriculum, or both."""
+    if args.environment:
+        from nesa.cli.environment_check import print_environment_check
+
+        code = print_environment_check(args.data)
+        if code or args.curriculum is None:
+            return code
     from nesa.config.loader import dump, load
 
     curriculum = load(args.curriculum, args.overrides)
     if args.print:
         print(dump(curriculum), end="")
         return 0
-    print(f"{args.curriculum}: {_summary(curriculum)}")
-    for note in _notes(curriculum):
+    print(f"{args.curriculum}: {curriculum_summary(curriculum)}")
+    for note in curriculum_notes(curriculum):
         print(f"note: {note}")
     if args.estimate:
-        from nesa.config.estimate import estimate, lines
+        from nesa.config.estimate import estimate, format_estimate
 
-        print("\n".join(lines(estimate(curriculum))))
+        print("\n".join(format_estimate(estimate(curriculum))))
+    if args.preview is not None:
+        from nesa.cli.previews import draw_curriculum
+
+        print(draw_curriculum(curriculum, args.preview, args.data))
     return 0
 
 
-def _tasks(args: argparse.Namespace) -> int:
+def tasks_command(args: argparse.Namespace) -> int:
+    """List the task sources, or draw samples of one."""
     from nesa.datasets import registry
 
     if args.preview is None:
+        if args.overrides:
+            raise UserError("key=value sets the parameters of a preview: add --preview PNG")
         print(registry.describe(args.name))
         return 0
     if args.name is None:
         raise UserError("--preview draws one source: give its name, such as nesa tasks shapes --preview shapes.png")
-    from nesa.progress import Progress
+    from nesa.cli.previews import draw_source
 
-    with Progress() as progress:
-        data = registry.DataDirs(args.data)
-        print(registry.preview(args.name, {}, args.preview, data=data, progress=progress))
+    print(draw_source(args.name, args.overrides, args.preview, size=args.size, channels=args.channels, data=args.data))
     return 0
 
 
-def _verify(args: argparse.Namespace) -> int:
+def verify_command(args: argparse.Namespace) -> int:
+    """Check a stored run."""
     from nesa.verification.verify import verify
 
     checks = verify(args.run, data=args.data)
@@ -221,17 +243,19 @@ def _verify(args: argparse.Namespace) -> int:
     return 1 if failed or not checks else 0
 
 
-def _prove(args: argparse.Namespace) -> int:
+def prove_command(args: argparse.Namespace) -> int:
+    """Compare a run's networks with the structure that was measured."""
     from nesa.verification.structure_proof import prove
 
     failed = 0
-    for found in prove(args.run, args.task, args.data):
-        failed += not found.holds
-        print("\n".join(found.lines()), flush=True)
+    for proof in prove(args.run, args.task, args.data):
+        failed += not proof.holds
+        print("\n".join(proof.lines()), flush=True)
     return 1 if failed else 0
 
 
-def _compare(args: argparse.Namespace) -> int:
+def compare_command(args: argparse.Namespace) -> int:
+    """Print runs side by side."""
     from nesa.analysis.comparison import compare, similarities
     from nesa.reports import comparison_report
 
@@ -241,17 +265,18 @@ def _compare(args: argparse.Namespace) -> int:
     pairs = similarities(comparison)
     print(comparison_report.text(comparison, pairs), end="")
     if args.html:
-        _write(args.html, comparison_report.page(comparison, pairs))
+        write_file(args.html, comparison_report.page(comparison, pairs))
     if args.markdown:
-        _write(args.markdown, comparison_report.markdown(comparison, pairs))
+        write_file(args.markdown, comparison_report.markdown(comparison, pairs))
     if args.csv:
-        _write(args.csv, comparison_report.csv_text(comparison))
-    overlaid = ",".join(f"{name}:{folder}" for name, folder in comparison_report.board_names(comparison))
+        write_file(args.csv, comparison_report.csv_text(comparison))
+    overlaid = ",".join(f"{name}:{folder}" for name, folder in comparison_report.tensorboard_names(comparison))
     print(f"\nsee: tensorboard --samples_per_plugin images=100 --logdir_spec {shlex.quote(overlaid)}")
     return 0
 
 
-def _report(args: argparse.Namespace) -> int:
+def report_command(args: argparse.Namespace) -> int:
+    """Write the report of a run."""
     from nesa.reports.run_report import report
 
     for path in report(args.run, args.out):
@@ -259,14 +284,16 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export(args: argparse.Namespace) -> int:
+def export_command(args: argparse.Namespace) -> int:
+    """Export the network of one task."""
     from nesa.inference.export import export
 
     print(f"wrote {export(args.run, args.task, args.to)}")
     return 0
 
 
-def _schema(args: argparse.Namespace) -> int:
+def schema_command(args: argparse.Namespace) -> int:
+    """Print the JSON Schema of a curriculum."""
     import json
 
     from nesa.config.json_schema import schema
@@ -276,82 +303,29 @@ def _schema(args: argparse.Namespace) -> int:
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "run": _run,
-    "resume": _resume,
-    "sweep": _sweep,
-    "extend": _extend,
-    "check": _check,
-    "tasks": _tasks,
-    "verify": _verify,
-    "prove": _prove,
-    "compare": _compare,
-    "report": _report,
-    "export": _export,
-    "schema": _schema,
+    "run": run_command,
+    "resume": resume_command,
+    "sweep": sweep_command,
+    "extend": extend_command,
+    "check": check_command,
+    "tasks": tasks_command,
+    "verify": verify_command,
+    "prove": prove_command,
+    "compare": compare_command,
+    "report": report_command,
+    "export": export_command,
+    "schema": schema_command,
 }
 
 
-# Words --------------------------------------------------------------------------------------------------------------
-
-
-def _summary(curriculum: Curriculum) -> str:
-    net = curriculum.network
-    if net.grid is not None:
-        neurons = f"grid {' x '.join(map(str, net.grid))}"
-    elif net.layers is not None:
-        neurons = f"layers of {', '.join(map(str, net.layers))}"
-    else:
-        neurons = f"{net.neurons:,} neurons"
-    names = ", ".join(task.name for task in curriculum.tasks)
-    plural = "" if len(curriculum.tasks) == 1 else "s"
-    learner = curriculum.learner.name
-    return f"fine. {len(curriculum.tasks)} task{plural} ({names}), {neurons}, I = {net.iterations}, learner {learner}"
-
-
-def _notes(curriculum: Curriculum) -> list[str]:
-    from nesa.config.validation import source_called
-
-    notes = []
-    for task in curriculum.tasks:
-        notes += [
-            f"task {task.name} calls your own function {source}, which `run` imports and `check` has not"
-            for source in (task.source, task.fallback)
-            if (found := source_called(source)) is not None and found.foreign
-        ]
-        if task.fallback is not None:
-            notes.append(f"task {task.name} falls back to {task.fallback}, loudly, where {task.source} cannot be had")
-    return notes
-
-
-def _where(folders: Sequence[Path]) -> None:
-    """What came of a run, or of several seeds of one curriculum, and where it lies."""
-    from nesa.analysis.comparison import together
-    from nesa.reports import comparison_report
-
-    print(comparison_report.summary(together(folders)))
-    print("\n".join(f"run: {folder}" for folder in folders))
-    shown = f"--logdir {folders[0]}" if len(folders) == 1 else f"--logdir {folders[0].parent}"
-    print(f"see: tensorboard {shown} --samples_per_plugin images=100")
-    runs = " ".join(map(str, folders))
-    print(f"     nesa report {runs}" if len(folders) == 1 else f"     nesa compare {runs}")
-
-
-def _write(path: Path, text: str) -> None:
-    """A file that the user asked for by name, whole, with a line that says where it is."""
-    from nesa.run_folder.layout import write_whole
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text.encode())
-    except (OSError, RunFailed) as error:
-        reason = error.__cause__ or error
-        raise UserError(f"{path}: cannot be written ({getattr(reason, 'strerror', reason)})") from None
-    print(f"wrote {path}")
+def training_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Collect the options that all runs of a command share."""
+    return {"device": args.device, "data": args.data, "command": ["nesa", *args.words], "animate": not args.no_film}
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Inside, SIGTERM raises Terminated in the main thread."""
+def terminable() -> Iterator[None]:
+    """Raise Terminated in the main thread on SIGTERM, inside this context."""
 
     def terminate(signum: int, frame: Any) -> None:
         raise Terminated

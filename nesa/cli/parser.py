@@ -1,6 +1,6 @@
-"""What the console script ``nesa`` takes: commands, options, their help and examples.
+"""Parse the command line of ``nesa``: commands, options, their help and examples.
 
-Light: argparse alone, because ``nesa --help`` answers in under 0.3 s. What the commands do is nesa.cli.commands's.
+argparse alone, because ``nesa --help`` answers in under 0.3 s. nesa.cli.commands carries the commands out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SWEEP = """example:
   nesa sweep curricula/quickstart.yaml penalties.weight=1e-5,3e-5,1e-4 training.epochs=6,12 --seeds 0,1,2
 
 A key with one value holds for all runs. The same command goes on where it was stopped and skips what is finished.
-The runs, sweep.csv and the front of accuracy against size (front.png) lie in runs/NAME.
+The runs, sweep.csv and the Pareto front of accuracy against size (front.png) lie in runs/NAME.
 """
 _OVERRIDES = (
     "changes of single keys, such as training.epochs=3, tasks[1].source=digits or tasks.shapes.training.lr=1e-3"
@@ -45,7 +45,7 @@ _DATA = "folder with data sets; before $NESA_DATA and the cache directory"
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    """The command line as a namespace: ``action`` names the command, ``overrides`` lists all key=value.
+    """Parse a command line to a namespace: ``action`` names the command, ``overrides`` lists all key=value.
 
     Raises SystemExit as argparse does: 0 after --help and --version, 2 after a mistake that it has printed.
     """
@@ -55,11 +55,17 @@ def parse(words: list[str]) -> argparse.Namespace:
     unknown = [word for word in rest if word.startswith("-") or not hasattr(args, "overrides")]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    optional = {"check": "curriculum", "tasks": "name"}.get(args.action, "action")
+    if rest and getattr(args, optional) is None:  # argparse has left out an optional one that stands behind options
+        setattr(args, optional, rest.pop(0))
     args.overrides = [*getattr(args, "overrides", []), *rest]
+    if args.action == "check" and args.curriculum is None and not args.environment:
+        parser.error("the following arguments are required: CURRICULUM.yaml, or --environment")
     return args
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     parser = argparse.ArgumentParser(
@@ -120,26 +126,39 @@ def _parser() -> argparse.ArgumentParser:
 
     check = command(
         "check",
-        "validate a curriculum without training",
-        "examples:\n  nesa check curricula/vision.yaml\n  nesa check curricula/vision.yaml seed=3 --print\n",
+        "validate a curriculum without training, or this machine with --environment",
+        "examples:\n  nesa check curricula/vision.yaml\n  nesa check curricula/vision.yaml seed=3 --print\n"
+        "  nesa check curricula/vision.yaml --preview tasks.png\n  nesa check --environment\n",
     )
-    _add_curriculum(check)
+    _add_curriculum(check, optional=True)
     check.add_argument("--print", action="store_true", help="print the resolved curriculum")
-
     check.add_argument(
-        "--estimate", action="store_true", help="neurons, memory and time that the run will want on this machine's CPU"
+        "--estimate", action="store_true", help="neurons, memory and time that the run needs on this machine's CPU"
     )
+    check.add_argument("--preview", type=Path, metavar="PNG", help="draw a sheet of samples of all tasks")
+    check.add_argument(
+        "--environment",
+        action="store_true",
+        help="check this machine: Python, torch with torchvision, disk space, folders, CUDA",
+    )
+    check.add_argument("--data", type=Path, metavar="DIR", help=_DATA)
 
     tasks = command(
         "tasks",
         "list the task sources with their parameters, or draw samples of one",
-        "examples:\n  nesa tasks\n  nesa tasks edges\n  nesa tasks shapes --preview shapes.png\n",
+        "examples:\n  nesa tasks\n  nesa tasks edges\n  nesa tasks shapes --preview shapes.png\n"
+        "  nesa tasks folder path=photos --preview photos.png --size 64,64 --channels 3\n",
     )
     tasks.add_argument("name", nargs="?", metavar="NAME", help="show this source only")
+    tasks.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="parameters of the source, for --preview"
+    )
     tasks.add_argument("--preview", type=Path, metavar="PNG", help="draw a sheet of samples with their labels")
+    tasks.add_argument("--size", type=_size, metavar="H,W", help="input.size of the samples (default: 32,32)")
+    tasks.add_argument("--channels", type=int, default=1, metavar="1|3", help="grey (default) or colour images")
     tasks.add_argument("--data", type=Path, metavar="DIR", help=_DATA)
 
-    verify = command("verify", "re-check every promise on a stored run", "example:\n  nesa verify runs/mine\n")
+    verify = command("verify", "check a stored run again, from its files", "example:\n  nesa verify runs/mine\n")
     verify.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     verify.add_argument("--data", type=Path, metavar="DIR", help=_DATA)
 
@@ -194,12 +213,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_curriculum(parser: argparse.ArgumentParser, override: str = "key=value") -> None:
-    parser.add_argument("curriculum", metavar="CURRICULUM.yaml", help="the curriculum")
+def _add_curriculum(parser: argparse.ArgumentParser, override: str = "key=value", *, optional: bool = False) -> None:
+    """Add the arguments CURRICULUM.yaml and key=value."""
+    number = "?" if optional else None
+    parser.add_argument("curriculum", nargs=number, metavar="CURRICULUM.yaml", help="the curriculum")
     parser.add_argument("overrides", nargs="*", default=[], metavar=override, help=_OVERRIDES)
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every command that trains."""
     parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--data", type=Path, metavar="DIR", help=_DATA)
     parser.add_argument("--no-film", action="store_true", help="no animation of the structure in training")
@@ -217,6 +239,12 @@ def _seeds(text: str) -> list[int]:
     if not seeds or len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of different whole numbers, such as 0,1,2")
     return seeds
+
+
+def _size(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: H,W of images, such as 32,32, or D of vectors")
+    return tuple(map(int, text.split(",")))
 
 
 def _device(text: str) -> str:

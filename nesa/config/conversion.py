@@ -1,73 +1,124 @@
-"""One value of a curriculum: from a node of the tree to the type and range that nesa.config.curriculum gives to its key.
+"""Convert a node of the YAML tree to the type and range that nesa.config.curriculum declares for its key.
 
-OmegaConf's structured configs, built of the config classes, do the conversion: "3" is a number where a number is
-wanted, true is not. This module adds the ranges and the sentences.
+convert(cls, key, node)        a value of a config class
+convert_params(node, types)    parameters of a source or learner: by declared type, or by YAML's core schema
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import Field, fields
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from nesa.config.yaml_tree import Node, show, suggestion
+from nesa.config.scalars import check_untyped, read_bool, read_number
+from nesa.config.yaml_tree import Node, Place, show, suggestion
 
 MAX_NAME = 64
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def typed(cls: type, key: str, node: Node) -> Any:
-    """The value of ``node`` as ``cls.key`` wants it. Raises ValueError with a sentence that says why it cannot be."""
-    hint = hints_of(cls)[key]
-    if hint == dict[str, Any]:
-        if node.value is not None and not isinstance(node.value, dict):
-            raise ValueError(f"must be a mapping of keys, not {show(node)}")
-        return node.plain() or {}
+class ConversionError(ValueError):
+    """Why a value cannot be converted, in a sentence. place: of the item of a list that is to blame, else None."""
+
+    def __init__(self, message: str, place: Place | None = None):
+        super().__init__(message)
+        self.place = place
+
+
+def convert(cls: type, key: str, node: Node) -> Any:
+    """Convert ``node`` to the type of ``cls.key``; lists become tuples. Raises ConversionError."""
+    hint = field_types(cls)[key]
     if node.value is None and type(None) in get_args(hint):
         return None
-    # A text keeps its own spelling: `name: 007` is not 7, and `name: no` is not false.
-    textual = str in (hint, *get_args(hint)) and not isinstance(node.value, (dict, list, type(None)))
-    try:
-        value = _converted(cls, key, node.text if textual else node.plain(), _length(hint))
-    except (OmegaConfBaseException, ValueError, TypeError, OverflowError):
-        raise ValueError(f"must be {_described(hint)}, not {show(node)}") from None
+    kind = None if get_origin(hint) is tuple else next((p for p in (hint, *get_args(hint)) if p in _KINDS), None)
+    if kind is not None:
+        value = None if isinstance(node.value, (dict, list)) else read_scalar(kind, node)
+    else:
+        value = _convert_list(node, _length(hint))
+    if value is None:
+        raise ConversionError(f"must be {_described(hint)}, not {show(node)}{_nearest(kind, node)}")
     if reason := _out_of_range(next(f for f in fields(cls) if f.name == key), value):
-        raise ValueError(reason)
+        raise ConversionError(reason)
     return value
 
 
+def read_scalar(kind: type, node: Node) -> Any:
+    """Read a scalar as int, float, bool or str, quoted or not; None where it is none. Raises ConversionError.
+
+    A text keeps its own spelling: `name: 007` is not 7, and `name: no` is not false.
+    """
+    if kind is str:
+        return None if node.value is None else node.text
+    if kind is bool:
+        return read_bool(node.text)
+    try:
+        return read_number(kind, node.text)
+    except ValueError as error:
+        raise ConversionError(str(error), node.place) from None
+
+
+def convert_params(node: Node, types: Mapping[str, type]) -> tuple[dict[str, Any], dict[str, ConversionError]]:
+    """Convert a mapping of parameters, and collect an error for each that cannot be; ``types`` are those declared.
+
+    A declared type decides how a scalar is read; a value that is not of its type is left to the source's own check.
+    """
+    if node.value is not None and not isinstance(node.value, dict):
+        raise ConversionError(f"must be a mapping of keys, not {show(node)}")
+    params: dict[str, Any] = {}
+    errors: dict[str, ConversionError] = {}
+    for key, child in (node.value or {}).items():
+        try:
+            params[key] = _convert_param(child, types.get(key))
+        except ConversionError as error:
+            errors[key] = error
+    return params, errors
+
+
+def _convert_param(node: Node, kind: type | None) -> Any:
+    if isinstance(node.value, dict):
+        return {key: _convert_param(child, None) for key, child in node.value.items()}
+    if isinstance(node.value, list):
+        return [_convert_param(child, None) for child in node.value]
+    if kind is not None and node.value is not None:
+        value = read_scalar(kind, node)
+        return node.value if value is None else value
+    if not node.quoted:
+        try:
+            check_untyped(node.text)
+        except ValueError as error:
+            raise ConversionError(str(error), node.place) from None
+    return node.value
+
+
+def _convert_list(node: Node, length: int | None) -> tuple[Any, ...] | None:
+    """Convert a list of whole numbers; None where it is none, or not of this length."""
+    if not isinstance(node.value, list) or length not in (None, len(node.value)):
+        return None
+    items = [None if isinstance(item.value, (dict, list)) else read_scalar(int, item) for item in node.value]
+    return None if None in items else tuple(items)
+
+
+def _nearest(kind: type | None, node: Node) -> str:
+    """Return ': write 10' where a value means one of the wanted kind, as 10.0 does; else ''."""
+    if kind is int and isinstance(node.value, float) and node.value.is_integer() and abs(node.value) < 1e15:
+        return f": write {node.value:.0f}"
+    if kind is bool and not isinstance(node.value, (dict, list)) and node.text.lower() in ("true", "false", "0", "1"):
+        return f": write {'true' if node.text.lower() in ('true', '1') else 'false'}"
+    return ""
+
+
 @cache
-def hints_of(cls: type) -> dict[str, Any]:
-    """The evaluated annotations of a config class."""
+def field_types(cls: type) -> dict[str, Any]:
+    """Return the evaluated annotations of a config class."""
     return get_type_hints(cls)
 
 
-@cache
-def _schema(cls: type) -> DictConfig:
-    """OmegaConf's structured config of a config class: it converts and refuses values by their annotated type."""
-    config = OmegaConf.structured(cls)
-    OmegaConf.set_readonly(config, False)
-    return config
-
-
-def _converted(cls: type, key: str, raw: Any, length: int | None) -> Any:
-    """``raw`` as OmegaConf reads it for ``cls.key``; lists become tuples. Raises ValueError or OmegaConf's errors."""
-    if raw is None or raw == "???" or (length is not None and (not isinstance(raw, list) or len(raw) != length)):
-        raise ValueError  # "???" is OmegaConf's word for a value that is still missing
-    config = _schema(cls)
-    OmegaConf.update(config, key, raw, merge=False)
-    value = config[key]
-    return tuple(value) if OmegaConf.is_config(value) or isinstance(value, (list, tuple)) else value
-
-
 def _out_of_range(spec: Field[Any], value: Any) -> str:
-    """Why ``value`` is outside what the field's metadata allow, in a sentence; '' when it is not."""
+    """Return why ``value`` is outside what the field's metadata allow, in a sentence; '' when it is not."""
     allowed = spec.metadata
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, str):
@@ -91,7 +142,7 @@ def _out_of_range(spec: Field[Any], value: Any) -> str:
 
 
 def _described(hint: Any) -> str:
-    """An annotation in words: tuple[int, int, int] | None -> '[3 whole numbers] or null'."""
+    """Describe an annotation in words: tuple[int, int, int] | None -> '[3 whole numbers] or null'."""
     if hint in _KINDS:
         return _KINDS[hint]
     parts = get_args(hint)
@@ -101,9 +152,9 @@ def _described(hint: Any) -> str:
 
 
 def _length(hint: Any) -> int | None:
-    """The fixed length of a tuple annotation, optional or not; None when there is none."""
+    """Return the fixed length of a tuple annotation, optional or not; None when there is none."""
     for part in (hint, *get_args(hint)):
         items = get_args(part)
-        if getattr(part, "__origin__", None) is tuple and Ellipsis not in items:
+        if get_origin(part) is tuple and Ellipsis not in items:
             return len(items)
     return None

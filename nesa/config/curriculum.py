@@ -1,11 +1,8 @@
-"""What a curriculum says, as frozen dataclasses: the single source of names, defaults, ranges and help texts.
+"""Define the keys of a curriculum as frozen dataclasses: names, defaults, ranges and help texts.
 
-``nesa.config.loader.load`` fills these classes from YAML, ``nesa.config.json_schema`` turns them into a JSON Schema, and every other
-module only reads them. After the door nothing changes: a ``Curriculum`` is resolved, each task carries its own full
-``penalties``, ``training`` and ``iterations``.
-
-Scope: data and their ranges. Rules that join several keys (ports that must fit the network) live in
-``nesa.config.loader``. No torch here: ``nesa check`` and ``nesa schema`` must stay light.
+nesa.config.loader fills these classes from YAML, nesa.config.json_schema makes a JSON Schema of them, and every other
+module only reads them. A ``Curriculum`` is resolved: each task has its own full ``penalties``, ``training`` and
+``iterations``. Rules between keys (ports that must fit the network) are in nesa.config.validation.
 """
 # ruff: noqa: RUF009  (_key, _required and _section are thin names for dataclasses.field)
 
@@ -51,17 +48,17 @@ def _key(
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """One key with a default: ``low <= value <= high``, ``value > above``, or one of ``choices``."""
+    """Make a key with a default: ``low <= value <= high``, ``value > above``, or one of ``choices``."""
     return field(default=default, metadata={"help": help, "low": low, "above": above, "high": high, "choices": choices})
 
 
 def _required(help: str, *, low: float | None = None, pattern: str | None = None) -> Any:
-    """One key that the user must give."""
+    """Make a key that the user must give."""
     return field(metadata={"help": help, "low": low, "pattern": pattern})
 
 
 def _section(make: Any, help: str) -> Any:
-    """A mapping of further keys; ``make`` builds its default."""
+    """Make a mapping of further keys; ``make`` builds its default."""
     return field(default_factory=make, metadata={"help": help})
 
 
@@ -75,7 +72,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Network:
-    """The recursive network: exactly one of ``grid``, ``neurons`` and ``layers`` says how many neurons it has."""
+    """The recursive network: exactly one of ``grid``, ``neurons`` and ``layers`` gives its number of neurons."""
 
     grid: tuple[int, int, int] | None = _key(
         None, "[X, Y, Z] neurons; an image is interpolated to Y rows and X columns and fills the first planes", low=1
@@ -116,7 +113,7 @@ class Penalties:
 
 @dataclass(frozen=True)
 class LearnerParam:
-    """One extra parameter of a rival learner; ``kind`` is int or float."""
+    """An extra parameter of a baseline learner; ``kind`` is int or float."""
 
     name: str
     kind: type
@@ -146,14 +143,21 @@ class Learner:
 
     name: str = _key("neural_pruning", "neural_pruning, or one of Avalanche's strategies", choices=LEARNERS)
     margin: float = _key(
-        0.01, "most that settling may cost on validation data: 0.01 is one point of accuracy", low=0, high=1
+        0.01, "most that pruning may cost on validation data: 0.01 is one point of accuracy", low=0, high=1
     )
-    heal_epochs: int = _key(4, "epochs of training without penalties and with the support fixed, after pruning", low=0)
-    heal_lr: float = _key(1.0, "first learning rate of healing, as a share of the task's", above=0)
-    compaction: bool = _key(True, "leave neurons that are silent for 100 steps out of the products")
-    active_sets: bool = _key(True, "leave neurons that are silent from some iteration on out of the products there")
+    heal_epochs: int = _key(4, "epochs of fine-tuning after pruning: without penalties, zero weights stay zero", low=0)
+    heal_lr: float = _key(1.0, "first learning rate of fine-tuning, as a share of the task's", above=0)
+    compaction: bool = _key(True, "leave neurons that are inactive for 100 steps out of the products")
+    active_sets: bool = _key(True, "leave neurons that are inactive from some iteration on out of the products there")
     grow: bool = _key(True, "append a plane when too few neurons are free")
-    params: dict[str, Any] = _section(dict, "parameters of a rival: ewc lambda; replay memory; lwf alpha, temperature")
+    params: dict[str, Any] = _section(
+        dict, "parameters of a baseline: ewc lambda; replay memory; lwf alpha, temperature"
+    )
+
+    @property
+    def claims_neurons(self) -> bool:
+        """Return whether tasks keep neurons of their own, so that there is a structure and nothing is forgotten."""
+        return self.name == "neural_pruning"
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,9 @@ class Training:
     epochs: int = _key(10, "passes over the training data", low=1)
     schedule: str = _key("cosine", "course of the learning rate over the task", choices=SCHEDULES)
     warmup: int = _key(50, "steps in which the learning rate rises to lr; large networks want more", low=0)
+    factored_moments: bool = _key(
+        False, "every 50 steps reduce Adam's moments of zero weights to a row and a column, for small checkpoints"
+    )
     precision: str = _key(
         "float32",
         "what a step multiplies in; auto: bfloat16 on a device with matrix units for it, else float32",
@@ -207,14 +214,14 @@ class Curriculum:
     seed: int = _key(0, "seed of everything random", low=0, high=2**32 - 1)
     input: Input = _required("the shape of one sample")
     network: Network = _required("the recursive network")
-    penalties: Penalties = _section(Penalties, "penalties of every task that does not say otherwise")
+    penalties: Penalties = _section(Penalties, "penalties of every task that has none of its own")
     learner: Learner = _section(Learner, "how tasks are learned one after the other")
-    training: Training = _section(Training, "training of every task that does not say otherwise")
+    training: Training = _section(Training, "training of every task that has none of its own")
     tasks: tuple[Task, ...] = _required("the tasks, in the order in which they are learned")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config object as plain dicts, lists and scalars, in field order; fit for YAML and JSON.
+    """Convert a config object to plain dicts, lists and scalars, in field order, for YAML and JSON.
 
     ``nesa.config.loader.load`` of the dumped result gives an equal object.
     """

@@ -1,4 +1,4 @@
-"""Where two YAML trees differ, in words: two curricula, or a curriculum and what a run began with."""
+"""List the keys in which YAML trees differ: two curricula, or a curriculum and the one that a run began with."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import yaml
 
 
 def differences(before: Any, now: Any) -> list[str]:
-    """`key.path: OLD became NEW` for each place where two YAML trees differ."""
+    """List `key.path: OLD became NEW` for each key in which two YAML trees differ."""
     trees = (before, now)
-    return [f"{key}: {old} became {new}" for key, (old, new) in unlike(trees).items()]
+    return [f"{key}: {old} became {new}" for key, (old, new) in differing_values(trees).items()]
 
 
-def unlike(trees: tuple[Any, ...] | list[Any]) -> dict[str, list[str]]:
-    """For each key path at which the trees do not all say the same, what each says there, as YAML; `-` for nothing."""
+def differing_values(trees: tuple[Any, ...] | list[Any]) -> dict[str, list[str]]:
+    """Map each key path whose values differ among the trees to the value of each, as YAML; `-` for nothing."""
     leaves = [dict(_leaves("", tree)) for tree in trees]
     found = {}
     for key in dict.fromkeys(key for tree in leaves for key in tree):

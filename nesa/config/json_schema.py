@@ -1,8 +1,8 @@
-"""The JSON Schema (draft 2020-12) of a curriculum, for completion and checking in editors.
+"""Generate the JSON Schema (draft 2020-12) of a curriculum, for completion and checks in editors.
 
-Made from nesa.config.curriculum, which holds names, defaults, ranges and help, and from the parameters that the task sources
-declare. A curriculum begins with ``# yaml-language-server: $schema=schema.json`` to name it. The schema knows single
-values; rules between keys are the business of ``nesa check``.
+It is made from nesa.config.curriculum, which has names, defaults, ranges and help, and from the declared parameters of
+the task sources. A curriculum names it in its first line, ``# yaml-language-server: $schema=schema.json``. It covers
+single values; ``nesa check`` checks the rules between keys.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_args
 
-from nesa.config.conversion import MAX_NAME, hints_of
+from nesa.config.conversion import MAX_NAME, field_types
 from nesa.config.curriculum import LEARNER_PARAMS, NAME_PATTERN, Curriculum, Learner, Task
 from nesa.datasets.registry import SOURCES
 from nesa.datasets.source import Source
@@ -20,7 +20,7 @@ _TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
 
 def schema() -> dict[str, Any]:
-    """The schema, ready for ``json.dumps``."""
+    """Generate the schema, as plain dicts and lists for ``json.dumps``."""
     top = _object(Curriculum)
     top["properties"]["extends"] = {"type": "string", "description": "another curriculum that this one changes"}
     required = [f.name for f in fields(Curriculum) if _needed(f)]
@@ -36,7 +36,7 @@ def schema() -> dict[str, Any]:
 
 
 def _object(cls: type) -> dict[str, Any]:
-    hints = hints_of(cls)
+    hints = field_types(cls)
     made: dict[str, Any] = {
         "type": ["object", "null"],
         "description": (cls.__doc__ or "").partition("\n")[0],
@@ -98,7 +98,7 @@ def _range(allowed: Any) -> dict[str, Any]:
 
 
 def _when(key: str, name: str, params: str, shape: dict[str, Any]) -> dict[str, Any]:
-    """Where ``key`` is ``name``, ``params`` has this shape."""
+    """Require this shape of ``params`` where ``key`` is ``name``."""
     return {
         "if": {"properties": {key: {"const": name}}, "required": [key]},
         "then": {"properties": {params: shape}},

@@ -1,8 +1,8 @@
-"""How one curriculum is laid over another: ``extends``, ``key=value`` of the command line, ``${references}``.
+"""Merge one curriculum over another: ``extends``, ``key=value`` of the command line, ``${references}``.
 
     read_with_extends(path, problems)   one file on top of the files that it extends
     apply_override(root, text, ...)     one ``key=value``, in place
-    resolve_references(root, problems)  values that stand elsewhere in the same curriculum, in place
+    resolve_references(root, problems)  values given elsewhere in the same curriculum, in place
 
 All of it happens on the tree of nesa.config.yaml_tree, before any value has a type, so that each value keeps its place.
 """
@@ -28,19 +28,19 @@ _REFERENCE = re.compile(r"\$\{([\w.\[\]-]{1,200})\}")
 
 
 def read_with_extends(path: Path, problems: list[Problem]) -> Node | None:
-    """The mapping that the file at ``path`` holds, on top of the files it ``extends``.
+    """Read the mapping of the file at ``path``, merged over the files that it ``extends``.
 
-    Problems are appended; None means that there is nothing to go on with. Raises UserError when the file itself
+    Problems are appended; None means that there is no mapping to read. Raises UserError when the file itself
     cannot be opened.
     """
     try:
-        text = yaml_tree.text(path)
+        text = yaml_tree.read_text(path)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return _extended(path, text, (path.resolve(),), problems)
+    return _read_extended(path, text, (path.resolve(),), problems)
 
 
-def _extended(path: Path, text: str, chain: tuple[Path, ...], problems: list[Problem]) -> Node | None:
+def _read_extended(path: Path, text: str, chain: tuple[Path, ...], problems: list[Problem]) -> Node | None:
     before = len(problems)
     root = yaml_tree.parse(text, str(path), problems)
     if root is None:
@@ -66,18 +66,18 @@ def _extended(path: Path, text: str, chain: tuple[Path, ...], problems: list[Pro
         problems.append(link.place.problem("extends", f"is the end of a chain of more than {MAX_EXTENDS} files"))
         return root
     try:
-        text = yaml_tree.text(target)
+        text = yaml_tree.read_text(target)
     except UserError as error:
-        name = str(target)  # its end says more than its beginning, and all of it may fill the screen
+        name = str(target)  # its end is more informative than its beginning, and all of it may fill the screen
         name = name if len(name) <= 200 else f"...{name[-197:]}"
         problems.append(link.place.problem("extends", f"{name}: {error}"))
         return root
-    base = _extended(target, text, (*chain, resolved), problems)
+    base = _read_extended(target, text, (*chain, resolved), problems)
     return root if base is None else merge(base, root)
 
 
 def merge(base: Node, top: Node) -> Node:
-    """``top`` laid over ``base``: mappings key by key, everything else replaced.
+    """Merge ``top`` over ``base``: mappings key by key, everything else replaced.
 
     Parameters belong to the ``source`` (or learner ``name``) beside them: where that changes, the old ones are dropped.
     """
@@ -92,7 +92,7 @@ def merge(base: Node, top: Node) -> Node:
 
 
 def _parameters_of(key: str, mapping: dict[str, Node]) -> str:
-    """The key that holds the parameters of what ``key`` names, or ''."""
+    """Return the key of the parameters of what ``key`` names, or ''."""
     if key == "name":
         return "" if "source" in mapping else "params"
     return {"source": "params", "fallback": "fallback_params"}.get(key, "")
@@ -150,7 +150,7 @@ def apply_override(root: Node, text: str, number: int, problems: list[Problem]) 
 
 
 def _item(node: Node, step: str) -> Node | None:
-    """The item of a list by index or by its ``name``; None when there is none."""
+    """Return the item of a list by index or by its ``name``; None when there is none."""
     for item in node.value:
         if isinstance(item.value, dict) and "name" in item.value and item.value["name"].text == step:
             return item
@@ -158,9 +158,9 @@ def _item(node: Node, step: str) -> Node | None:
 
 
 def resolve_references(root: Node, problems: list[Problem]) -> None:
-    """Replace, in place, each value that is a reference ``${key.path}`` by the scalar that stands there.
+    """Replace, in place, each value that is a reference ``${key.path}`` by the scalar of that key.
 
-    Nothing else of OmegaConf's interpolation is read: no resolvers (oc.env would read the environment), no text around.
+    Nothing more of OmegaConf's interpolation is read: no resolvers (oc.env would read the environment), no text around.
     """
     for path, node in list(_scalars(root, ())):
         seen: set[int] = set()
@@ -182,7 +182,7 @@ def resolve_references(root: Node, problems: list[Problem]) -> None:
             problems.append(node.place.problem(join(path), sentence))
             node.value, node.text, node.broken = None, "", True
         elif seen and target is not None:
-            node.value, node.text, node.broken = target.value, target.text, target.broken
+            node.value, node.text, node.quoted, node.broken = target.value, target.text, target.quoted, target.broken
 
 
 def _scalars(node: Node, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Node]]:

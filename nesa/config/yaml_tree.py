@@ -1,10 +1,10 @@
-"""A curriculum's YAML text as a tree in which every value knows its place: FILE:LINE:COLUMN.
+"""Parse YAML text into a tree in which every value has its place: FILE:LINE:COLUMN.
 
-YAML is data here. Nothing is constructed from tags, nothing is looked up in the environment, and text that is made to
-exhaust memory or time (depth, anchors that multiply, size) ends in a problem. Problems are collected, not raised: the
-caller wants all of them at once.
+YAML is data here: nothing is constructed from tags, nothing is looked up in the environment, and text that is made to
+exhaust memory or time (depth, anchors that multiply, size) ends in a problem. Problems are collected, not raised, so
+that all of them are reported at once. Scalars are typed by YAML 1.2's core schema (nesa.config.scalars).
 
-    text(path)                       the file's text, or the reason why it cannot be had
+    read_text(path)                  the file's text, or the reason why it cannot be had
     parse(text, file, problems)      the text as a tree of Node
 """
 
@@ -19,44 +19,46 @@ from typing import Any
 
 import yaml
 
+from nesa.config.scalars import CORE, core_type, core_value
 from nesa.errors import Problem, UserError
 
 MAX_BYTES = 256 * 1024
 MAX_NODES = 20_000  # values in one file after anchors are expanded; a curriculum of 100 tasks has about 2,000
 MAX_DEPTH = 24
-MAX_INT = 2**63
-MAX_DIGITS = 100
 
 _TAG = "tag:yaml.org,2002:"
-# Kinds of scalars, and how each is read: 2001-01-01, '=' and '<<' are plain text to a curriculum.
-_SCALARS = {kind: kind for kind in ("null", "bool", "int", "float", "str")}
-_SCALARS |= {"timestamp": "str", "value": "str", "merge": "str"}
+_TEXT = ("str", "timestamp", "value", "merge")  # tags of scalars that are text to a curriculum
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something is written; line and column count from 1."""
+    """A place in a file; line and column count from 1."""
 
     file: str
     line: int
     column: int
 
     def problem(self, key: str, message: str) -> Problem:
+        """Make the problem of a key at this place."""
         return Problem(self.file, self.line, self.column, key, message)
 
 
 @dataclass
 class Node:
-    """A value: dict[str, Node], list[Node] or a scalar, with its place, its key's place and a scalar's own text."""
+    """A value: dict[str, Node], list[Node] or a scalar, with its place, its key's place and a scalar's own text.
+
+    quoted: in quotes, or of an explicit tag. broken: its problem has been reported, and it is here as None.
+    """
 
     value: Any
     place: Place
     key_place: Place
     text: str = ""
-    broken: bool = False  # a problem has been said about the value, which stands here as None
+    broken: bool = False
+    quoted: bool = False
 
     def plain(self) -> Any:
-        """The value without places."""
+        """Return the value without places."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
@@ -65,7 +67,7 @@ class Node:
 
 
 def show(value: Any) -> str:
-    """A value for a message: short, on one line, without control characters; text in quotes."""
+    """Format a value for a message: short, on one line, without control characters; text in quotes."""
     if isinstance(value, Node):
         value = value.value
     if isinstance(value, str):
@@ -88,12 +90,12 @@ def _short(text: str) -> str:
 
 
 def _code(character: Any) -> str:
-    """PyYAML gives the character itself, its number, or a byte."""
+    """Format the code point of a character, which PyYAML gives as itself, as its number, or as a byte."""
     return f"U+{character if isinstance(character, int) else ord(character):04X}"
 
 
 def join(path: tuple[str | int, ...]) -> str:
-    """('tasks', 1, 'name') -> 'tasks[1].name', with odd keys made printable."""
+    """Join a key path: ('tasks', 1, 'name') -> 'tasks[1].name', with odd keys made printable."""
     text = ""
     for step in path:
         if isinstance(step, int):
@@ -105,13 +107,18 @@ def join(path: tuple[str | int, ...]) -> str:
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """' (did you mean X?)' when a known word is near, else ''."""
+    """Return ' (did you mean X?)' when a known word is near, else ''."""
     near = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes only, and stops at hostile depth and size. 1e-3 is a number here, as in YAML 1.2."""
+    """Composes nodes only, tags plain scalars by YAML 1.2's core schema, and stops at hostile depth and size."""
+
+    # None: whatever the first character. PyYAML's own resolvers, those of YAML 1.1, are replaced.
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        None: [*((_TAG + kind, pattern) for kind, pattern in CORE.items()), (_TAG + "merge", re.compile(r"<<\Z"))]
+    }
 
     depth = 0
     count = 0
@@ -129,15 +136,8 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-_Loader.add_implicit_resolver(
-    _TAG + "float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
-
-
-class _Reader:
-    """Turns the text of one file into a Node, collecting problems."""
+class _TreeBuilder:
+    """Builds the Node of one file's text, collecting problems."""
 
     def __init__(self, file: str, problems: list[Problem], line: int | None = None, column: int = 1):
         self.file, self.problems = file, problems
@@ -150,12 +150,12 @@ class _Reader:
         return Place(self.file, mark.line + 1, mark.column + 1)
 
     def parse(self, text: str) -> Node | None:
-        """The document's node; None for an empty document or after a problem."""
+        """Return the document's node; None for an empty document or after a problem."""
         loader: _Loader | None = None
         try:
             loader = _Loader(text)
             root = loader.get_single_node()
-            return None if root is None else self.convert(loader, root, (), self.place(root.start_mark))
+            return None if root is None else self.build(loader, root, (), self.place(root.start_mark))
         except yaml.MarkedYAMLError as error:
             sentence = " ".join(str(part) for part in (error.context, error.problem) if part)
             place = self.place(error.problem_mark or error.context_mark)
@@ -171,41 +171,42 @@ class _Reader:
             self.problems.append(self.place(mark).problem("", f"not readable as YAML: {show(str(error))}"))
         return None
 
-    def convert(self, loader: _Loader, node: Any, path: tuple[str | int, ...], key_place: Place) -> Node:
+    def build(self, loader: _Loader, node: Any, path: tuple[str | int, ...], key_place: Place) -> Node:
         self.count, self.depth = self.count + 1, self.depth + 1
         if self.count > MAX_NODES or self.depth > MAX_DEPTH:
             what = f"more than {MAX_NODES:,} values" if self.count > MAX_NODES else "an anchor that contains itself"
             raise yaml.MarkedYAMLError(problem=f"anchors expand to {what}", problem_mark=node.start_mark)
-        converted = self.node(loader, node, path, key_place)
+        converted = self.build_value(loader, node, path, key_place)
         self.depth -= 1
         return converted
 
-    def node(self, loader: _Loader, node: Any, path: tuple[str | int, ...], key_place: Place) -> Node:
+    def build_value(self, loader: _Loader, node: Any, path: tuple[str | int, ...], key_place: Place) -> Node:
         place = self.place(node.start_mark)
         kind = node.tag.removeprefix(_TAG)
         if isinstance(node, yaml.MappingNode) and kind == "map":
             return Node(self.mapping(loader, node, path), place, key_place)
         if isinstance(node, yaml.SequenceNode) and kind == "seq":
             items = [
-                self.convert(loader, item, (*path, i), self.place(item.start_mark)) for i, item in enumerate(node.value)
+                self.build(loader, item, (*path, i), self.place(item.start_mark)) for i, item in enumerate(node.value)
             ]
             return Node(items, place, key_place)
-        if not isinstance(node, yaml.ScalarNode) or kind not in _SCALARS:
-            return self.broken(place, key_place, path, f"tag {show(node.tag)} is not allowed: a curriculum is data")
+        if not isinstance(node, yaml.ScalarNode) or kind not in (*_TEXT, *CORE):
+            return self.broken_value(
+                place, key_place, path, f"tag {show(node.tag)} is not allowed: a curriculum is data"
+            )
         try:
-            if kind in ("int", "float") and len(node.value) > MAX_DIGITS:
-                raise OverflowError
-            value = getattr(loader, f"construct_yaml_{_SCALARS[kind]}")(node)
-            if kind == "int" and abs(value) > MAX_INT:
-                raise OverflowError
             node.value.encode()
         except UnicodeEncodeError:
-            return self.broken(place, key_place, path, "has half a character (a lone surrogate)")
-        except (ValueError, OverflowError, LookupError):
-            return self.broken(place, key_place, path, f"{show(node.value)} is not a number that can be read")
-        return Node(value, place, key_place, node.value)
+            return self.broken_value(place, key_place, path, "has half a character (a lone surrogate)")
+        written = core_type(node.value)
+        if kind in CORE and kind != written and not (kind == "float" and written == "int"):  # an explicit tag
+            return self.broken_value(place, key_place, path, f"{show(node.value)} is not a number that can be read")
+        value = node.value if kind in _TEXT else core_value(node.value)
+        value = float(value) if kind == "float" and isinstance(value, int) else value
+        quoted = kind in _TEXT and (node.style is not None or written != "str")
+        return Node(value, place, key_place, node.value, quoted=quoted)
 
-    def broken(self, place: Place, key_place: Place, path: tuple[str | int, ...], message: str) -> Node:
+    def broken_value(self, place: Place, key_place: Place, path: tuple[str | int, ...], message: str) -> Node:
         self.problems.append(place.problem(join(path), message))
         return Node(None, place, key_place, broken=True)
 
@@ -224,18 +225,18 @@ class _Reader:
                     if not isinstance(source, yaml.MappingNode):
                         self.problems.append(place.problem(join((*path, key)), "merges mappings only (<<: *anchor)"))
                         continue
-                    for name, child in self.convert(loader, source, path, place).value.items():
+                    for name, child in self.build(loader, source, path, place).value.items():
                         merged.setdefault(name, child)
             elif key in own:
                 first = own[key].key_place.line
                 self.problems.append(place.problem(join((*path, key)), f"is given twice (first in line {first})"))
             else:
-                own[key] = self.convert(loader, value_node, (*path, key), place)
+                own[key] = self.build(loader, value_node, (*path, key), place)
         return own | {key: child for key, child in merged.items() if key not in own}
 
 
-def text(path: Path) -> str:
-    """The file's text. Raises UserError with the reason when it cannot be had."""
+def read_text(path: Path) -> str:
+    """Read the file's text. Raises UserError with the reason when it cannot be had."""
     try:
         if not path.exists():
             near = sorted(other.name for other in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
@@ -256,8 +257,8 @@ def text(path: Path) -> str:
 
 
 def parse(text: str, file: str, problems: list[Problem], *, line: int | None = None, column: int = 1) -> Node | None:
-    """The tree of one YAML document; None when it is empty or not readable, problems appended.
+    """Parse one YAML document; None when it is empty or not readable, problems appended.
 
     ``line`` and ``column`` give every value the same place: a piece of the command line has no lines of its own.
     """
-    return _Reader(file, problems, line, column).parse(text)
+    return _TreeBuilder(file, problems, line, column).parse(text)

@@ -1,4 +1,4 @@
-"""Decoded or generated data, kept as .npy files in the cache directory and read back as memory maps.
+"""Cache decoded or generated data as .npy files and read them back as memory maps.
 
 An entry is a folder NAME-KEY, where KEY is a digest of everything that decides the content. It is written beside its
 final place and renamed, so that an interrupted write leaves no half entry behind.
@@ -26,12 +26,12 @@ FIELDS = ("train_x", "train_y", "test_x", "test_y")
 
 
 def digest(identity: Mapping[str, Any]) -> str:
-    """A short name of ``identity``, the same in every process."""
+    """Digest ``identity`` to a short name, the same in every process."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
 def folder_identity(folders: Iterable[Path]) -> dict[str, Any]:
-    """What tells one state of ``folders`` from another: paths, file count, and a digest of names, sizes and times."""
+    """Return what identifies a state of ``folders``: paths, file count, and a digest of names, sizes and times."""
     folders, lines, count = list(folders), hashlib.sha256(), 0
     for folder in folders:
         for name, size, time in sorted(_walk(folder)):
@@ -52,10 +52,10 @@ def _walk(folder: Path) -> Iterable[tuple[str, int, int]]:
                     yield entry.path, stat.st_size, stat.st_mtime_ns
 
 
-def cached(name: str, identity: Mapping[str, Any], data: DataDirs, make: Callable[[], Arrays]) -> Arrays:
-    """The arrays of ``identity``: from the cache directory, or from ``make()``, whose result is then kept.
+def load_or_make(name: str, identity: Mapping[str, Any], data: DataDirs, make: Callable[[], Arrays]) -> Arrays:
+    """Load the arrays of ``identity`` from the cache directory, or from ``make()``, and then cache them.
 
-    A cache that is damaged is made again; one that cannot be written costs a warning and nothing else.
+    A damaged entry is made again; where the cache cannot be written, there is a warning.
     """
     place = data.store / "decoded" / f"{name}-{digest({'format': FORMAT, **identity})}"
     if (found := _read(place)) is not None:

@@ -1,4 +1,4 @@
-"""Downloads that end whole or not at all: retried, resumed, checked by hash, unpacked beside their final place."""
+"""Download files completely or not at all: with retries, resumption, a check by hash, and atomic unpacking."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import urllib.request
 import zlib
 from pathlib import Path
 
-from nesa.datasets.source import Progress
+from nesa.datasets.source import ProgressCallback
 from nesa.errors import DataError
 
 TRIES = 3
@@ -25,10 +25,10 @@ BLOCK = 1 << 18
 RETRIED = (OSError, http.client.HTTPException)  # URLError, HTTPError, time-outs and resets are OSErrors
 
 
-def fetch(urls: tuple[str, ...], target: Path, md5: str, progress: Progress) -> Path:
-    """The file of the first of ``urls`` that gives it, at ``target``; one that is there with the right hash is kept.
+def fetch(urls: tuple[str, ...], target: Path, md5: str, progress: ProgressCallback) -> Path:
+    """Download ``target`` from the first of ``urls`` that has it, unless it is there with the right hash.
 
-    What a failed try got stays in ``target``.part only until the last try; the next one asks for the rest.
+    What a failed try received is in a .part file until the last try; the next try requests the rest.
 
     Raises DataError with every url and what it answered; then no file is left behind.
     """
@@ -51,7 +51,7 @@ def fetch(urls: tuple[str, ...], target: Path, md5: str, progress: Progress) -> 
                         answer = f"{url}: HTTP {error.code} {error.reason}"
                         if error.code == 416:  # what we have is no beginning of the file
                             part.unlink(missing_ok=True)
-                        if error.code in (401, 403, 404, 410):  # another try would be told the same
+                        if error.code in (401, 403, 404, 410):  # another try would have the same answer
                             break
                     continue
                 if _md5(part) == md5:
@@ -67,8 +67,8 @@ def fetch(urls: tuple[str, ...], target: Path, md5: str, progress: Progress) -> 
         part.unlink(missing_ok=True)
 
 
-def _stream(url: str, part: Path, progress: Progress) -> None:
-    """Appends to ``part`` what ``url`` has beyond it. Raises IncompleteRead when the connection ends early."""
+def _stream(url: str, part: Path, progress: ProgressCallback) -> None:
+    """Append to ``part`` what ``url`` has beyond it. Raises IncompleteRead when the connection ends early."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(
         url, headers={"User-Agent": "nesa"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -87,8 +87,8 @@ def _stream(url: str, part: Path, progress: Progress) -> None:
         raise http.client.IncompleteRead(b"", total - have)
 
 
-def unpack(archive: Path, folder: Path, inner: str) -> Path:
-    """The folder ``inner`` of a .tar.gz as ``folder``/``inner``; members that climb out of it are refused.
+def unpack_tar(archive: Path, folder: Path, inner: str) -> Path:
+    """Unpack the folder ``inner`` of a .tar.gz as ``folder``/``inner``; members that leave it are refused.
 
     Raises DataError when the archive is damaged, holds no such folder, or has a member that leaves it.
     """
@@ -116,8 +116,8 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def expand(packed: Path) -> Path:
-    """NAME.gz as NAME beside it, written whole. Raises DataError when it is damaged."""
+def unpack_gzip(packed: Path) -> Path:
+    """Unpack NAME.gz atomically as NAME beside it. Raises DataError when it is damaged."""
     target = packed.with_suffix("")
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
     try:

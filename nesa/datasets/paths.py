@@ -1,6 +1,6 @@
-"""Where data are looked for and where decoded copies are kept.
+"""Find the folders of data sets and of the cache.
 
-The order is: the folder given with ``--data``, the folder in ``$NESA_DATA``, the user's cache directory. Light.
+The order is: the folder given with ``--data``, the folder in ``$NESA_DATA``, the user's cache directory.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class DataDirs:
 
     @property
     def store(self) -> Path:
-        """The folder that downloads and decoded copies are written to."""
+        """Return the folder that downloads and decoded copies are written to."""
         return Path(self.cache) if self.cache is not None else _user_cache()
 
     @property
     def named(self) -> tuple[tuple[str, Path], ...]:
-        """The folders to look in, in order, each with the words that tell the user where it came from."""
+        """Return the folders to search, in order, each with where its name came from."""
         places = []
         if self.data is not None:
             places.append(("--data", Path(self.data).expanduser()))
@@ -45,7 +45,7 @@ class DataDirs:
 
     @property
     def roots(self) -> tuple[Path, ...]:
-        """The folders to look in, in order; a folder that was named twice appears once."""
+        """Return the folders to search, in order; a folder that was named twice appears once."""
         return tuple(dict.fromkeys(path for _, path in self.named))
 
     def _candidates(self, path: str) -> tuple[Path, ...]:
@@ -53,11 +53,11 @@ class DataDirs:
         return (asked,) if asked.is_absolute() else (asked, *(root / asked for root in self.roots))
 
     def lookup(self, path: str) -> Path | None:
-        """A user's ``path``: as it is, from the current folder, then from each data folder; None when nowhere."""
+        """Find a user's ``path``: from the current folder, then from each data folder; None when it is in none."""
         return next((place for place in self._candidates(path) if place.exists()), None) if path else None
 
     def find(self, path: str, what: str) -> Path:
-        """``lookup`` that raises DataError with every place looked in."""
+        """Find a user's ``path`` as ``lookup`` does. Raises DataError with every place searched."""
         if (found := self.lookup(path)) is None:
             places = ", ".join(str(place.absolute()) for place in self._candidates(path))
             raise DataError(f"{what} does not exist; looked for {places}")

@@ -1,6 +1,6 @@
-"""Task sources by name, and the four things that are done with one: check, look for, load, show.
+"""Find, check, load and preview task sources by name.
 
-    find(name)                              the Source; a dotted path gives the user's function, not yet imported
+    find(name), get(name)                   the Source; a dotted path gives the user's function, not yet imported
     available(name, params, data)           whether its files are on this machine; decodes nothing
     load(name, params, size=..., ...)       its Arrays, checked, at the wanted size and channels
     describe(name), preview(name, ...)      what `nesa tasks` prints and draws
@@ -18,7 +18,7 @@ from typing import Any
 
 from nesa.datasets import catalogue, checks, user_function
 from nesa.datasets.paths import DataDirs
-from nesa.datasets.source import Arrays, Param, Progress, Source, silent
+from nesa.datasets.source import Arrays, Param, ProgressCallback, Source, no_progress
 from nesa.datasets.sources import (
     arrays,
     cifar10,
@@ -53,22 +53,28 @@ __all__ = [
     "DataDirs",
     "MissingDataError",
     "Param",
-    "Progress",
+    "ProgressCallback",
     "Source",
     "available",
     "describe",
     "find",
+    "get",
     "load",
     "preview",
 ]
 
 
-def find(name: str) -> Source:
-    """The source called ``name``. Raises DataError, with the nearest name, when there is none."""
+def get(name: str | None) -> Source | None:
+    """Return the source of that name or dotted path, which is not imported; None when there is none."""
     if name in SOURCES:
         return SOURCES[name]
-    if user_function.is_dotted(name):
-        return user_function.source(name)
+    return user_function.make_source(name) if name is not None and user_function.is_dotted(name) else None
+
+
+def find(name: str) -> Source:
+    """Return the source called ``name``. Raises DataError, with the nearest name, when there is none."""
+    if (source := get(name)) is not None:
+        return source
     near = difflib.get_close_matches(name, SOURCES, 1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     raise DataError(
@@ -77,7 +83,7 @@ def find(name: str) -> Source:
 
 
 def available(name: str, params: Mapping[str, Any], data: DataDirs) -> bool:
-    """Whether the source has all its files on this machine. Light; a file may still turn out to be damaged."""
+    """Check whether the source has all its files on this machine, by their names: one may still be damaged."""
     source = find(name)
     return source.available(source.complete(params), data)
 
@@ -90,11 +96,11 @@ def load(
     channels: int = 1,
     seed: int = 0,
     data: DataDirs | None = None,
-    progress: Progress = silent,
+    progress: ProgressCallback = no_progress,
 ) -> Arrays:
-    """The source's data at ``size`` ([H, W] or [D]) and ``channels``, checked by ``doors.inspect``.
+    """Load the source's data at ``size`` ([H, W] or [D]) and ``channels``, checked by ``checks.check_arrays``.
 
-    Downloads a published data set that is nowhere on this machine. Every note is also given as a warning.
+    A published data set that is nowhere on this machine is downloaded. Every note is also given as a warning.
 
     Raises DataError; its subclass MissingDataError when a published data set cannot be had, the case for a fallback.
     """
@@ -102,7 +108,7 @@ def load(
     if problems := source.check(params):
         raise DataError(f"source {name}: " + "; ".join(f"{key}: {message}" for key, message in problems))
     full = source.complete(params)
-    if message := source.misfit(full, size, channels):
+    if message := source.mismatch(full, size, channels):
         raise DataError(message)
     try:
         found = source.load(full, size=size, channels=channels, seed=seed, data=data or DataDirs(), progress=progress)
@@ -110,15 +116,15 @@ def load(
         raise DataError(f"source {name}: cannot read the data: {error}") from error
     except MemoryError as error:
         raise DataError(f"source {name}: the data do not fit into this machine's memory") from error
-    found = checks.inspect(found, found.origin if source.foreign else f"source {name}", size, channels)
+    found = checks.check_arrays(found, f"source {name}", size, channels)
     for note in found.notes:
         warnings.warn(note, stacklevel=2)
     return found
 
 
 def describe(name: str | None = None) -> str:
-    """All sources, or the one called ``name``, with parameters, defaults and difficulty."""
-    return catalogue.describe([find(name)] if name else SOURCES.values())
+    """Describe all sources, or the one called ``name``, with parameters, defaults and difficulty."""
+    return catalogue.describe_sources([find(name)] if name else SOURCES.values())
 
 
 def preview(
@@ -130,15 +136,20 @@ def preview(
     channels: int = 1,
     seed: int = 0,
     data: DataDirs | None = None,
-    progress: Progress = silent,
+    progress: ProgressCallback = no_progress,
 ) -> Path:
-    """Draws a sheet of samples with their classes as a PNG at ``path``, and returns it. Raises DataError.
+    """Draw samples with their classes as a PNG at ``path``, and return the path. Raises DataError.
 
     Without ``size``, vectors keep theirs and images are drawn at 32 x 32.
     """
     source = find(name)
-    size = size or source.size(source.complete(params)) or (32, 32)
-    found = load(name, params, size=size, channels=channels, seed=seed, data=data, progress=progress)
+    if size is None and not source.check(params):
+        size = source.size(source.complete(params))
+    found = load(name, params, size=size or (32, 32), channels=channels, seed=seed, data=data, progress=progress)
     given = [f"{key}: {value}" for key, value in params.items()]
-    title = f"{', '.join([name, *given])} ({len(found.train_x):,} + {len(found.test_x):,} samples)"
-    return catalogue.sheet(found, title, Path(path))
+    return catalogue.draw_samples([(title(", ".join([name, *given]), found), found)], Path(path))
+
+
+def title(what: str, arrays: Arrays) -> str:
+    """Name a data set with its numbers of training and test samples."""
+    return f"{what} ({len(arrays.train_x):,} + {len(arrays.test_x):,} samples)"

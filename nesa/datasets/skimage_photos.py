@@ -1,7 +1,7 @@
-"""The photographs inside scikit-image, and the crops that training and test may take from them.
+"""Load the photographs inside scikit-image, and divide each into a training and a test region.
 
 Only files that come with scikit-image's wheel are used: nothing is downloaded. The right part of each photograph is
-for the test set, the rest for training, so that no test pixel was ever seen.
+for the test set, the rest for training, so that no test pixel is a training pixel.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ TRAIN_SHARE = 0.7  # of a photograph's width
 
 
 def photograph(name: str) -> np.ndarray:
-    """uint8 (H, W) or (H, W, 3), as scikit-image stores it."""
+    """Load a photograph as scikit-image stores it: uint8 (H, W) or (H, W, 3)."""
     from skimage import data
 
     return data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)()
 
 
 def region(photo: np.ndarray, part: str) -> np.ndarray:
-    """The columns of ``photo`` that ``part`` ("train" or "test") may see."""
+    """Return the columns of ``photo`` that belong to ``part`` ("train" or "test")."""
     cut = round(photo.shape[1] * TRAIN_SHARE)
     return photo[:, :cut] if part == "train" else photo[:, cut:]

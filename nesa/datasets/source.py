@@ -1,7 +1,4 @@
-"""What a task source is: its parameters, its promise about size and classes, and the arrays that it returns.
-
-This module is light (standard library alone), so that a curriculum can be checked without NumPy or torch.
-"""
+"""Define a task source: its parameters, the input size and classes that it announces, and the arrays it returns."""
 
 from __future__ import annotations
 
@@ -9,12 +6,11 @@ import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
-    from nesa.datasets.paths import DataDirs
+from nesa.datasets.paths import DataDirs
 
 TYPES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
@@ -29,9 +25,9 @@ class Arrays:
     train_y, test_y
         int64 (n,), labels from 0 to ``len(class_names) - 1``.
     origin
-        where the data came from, in words: a folder, a file, or "generated".
+        where the data came from, and how their values were read: a folder, a file, or "generated".
     notes
-        warnings that concern the user: what was left out, what looks wrong.
+        warnings that concern the user: what was left out, what seems wrong.
     """
 
     train_x: np.ndarray
@@ -44,19 +40,19 @@ class Arrays:
     notes: tuple[str, ...] = ()
 
 
-class Progress(Protocol):
-    """How a source reports that it is ``done`` out of ``total`` (None: unknown) with what it calls ``label``."""
+class ProgressCallback(Protocol):
+    """Called by a source with what it is doing, how much is done, and of how much (None: unknown)."""
 
     def __call__(self, label: str, done: int, total: int | None, /) -> None: ...
 
 
-def silent(label: str, done: int, total: int | None) -> None:
-    """A ``Progress`` that shows nothing."""
+def no_progress(label: str, done: int, total: int | None) -> None:
+    """Show nothing: the default progress callback."""
 
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter of a source, with its type (``int``, ``float``, ``str`` or ``bool``) and range, ends included."""
+    """A parameter of a source, with its type (``int``, ``float``, ``str`` or ``bool``) and range, ends included."""
 
     name: str
     type: type
@@ -68,7 +64,7 @@ class Param:
     choices: tuple[Any, ...] = ()
 
     def problem(self, value: Any) -> str | None:
-        """Why ``value`` cannot be used, in one sentence; None when it can."""
+        """Return why ``value`` cannot be used, in one sentence; None when it can."""
         if self.type is float:
             good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         elif self.type is int:
@@ -99,11 +95,11 @@ class Source:
     """A named kind of task.
 
     ``classes``, ``size`` and ``kind`` take the complete parameters and answer without loading data: the number of
-    classes, the only input size that fits ([D] of vectors) and "image" or "vector"; None where only the data can
-    tell, and ``size`` None where images are resized to whatever the curriculum asks for.
+    classes, the only input size that fits ([D] of vectors) and "image" or "vector"; None where only the data
+    determine it, and ``size`` None where images are resized to the curriculum's size.
 
     ``load(params, *, size, channels, seed, data, progress)`` returns ``Arrays`` or raises ``DataError``;
-    ``available(params, data)`` says, without decoding anything, whether it would find its files;
+    ``available(params, data)`` returns whether its files are there, without decoding anything;
     ``relations(params)`` adds (key, message) pairs for parameters that do not fit together.
     """
 
@@ -117,10 +113,10 @@ class Source:
     kind: Callable[[Mapping[str, Any]], str | None] = _image
     available: Callable[[Mapping[str, Any], DataDirs], bool] = field(default=lambda params, data: True)
     relations: Callable[[Mapping[str, Any]], list[tuple[str, str]]] = field(default=lambda params: [])
-    foreign: bool = False  # it runs the user's own code, and passes on parameters that are not in ``params``
+    user_code: bool = False  # it runs the user's own code, and passes on parameters that are not in ``params``
 
     def complete(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """``params`` with the defaults filled in; whole numbers become floats where floats are wanted."""
+        """Fill in the defaults of ``params``; whole numbers become floats where the parameter is a float."""
         full = {p.name: params.get(p.name, p.default) for p in self.params} | dict(params)
         for p in self.params:
             if p.type is float and isinstance(full[p.name], int) and not isinstance(full[p.name], bool):
@@ -128,7 +124,7 @@ class Source:
         return full
 
     def check(self, params: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Every mistake in ``params`` as (key, message); an empty list when they can be used."""
+        """Return every mistake in ``params`` as (key, message); an empty list when they can be used."""
         known = {p.name: p for p in self.params}
         problems = []
         for key, value in params.items():
@@ -136,7 +132,7 @@ class Source:
                 if message := known[key].problem(value):
                     problems.append((key, message))
                 continue
-            if self.foreign:
+            if self.user_code:
                 continue
             near = difflib.get_close_matches(str(key), known, 1)
             hint = f" (did you mean '{near[0]}'?)" if near else f"; it knows {', '.join(known) or 'no parameters'}"
@@ -146,8 +142,8 @@ class Source:
                 problems.append((p.name, f"source '{self.name}' needs this parameter: {p.help}"))
         return problems or self.relations(self.complete(params))
 
-    def misfit(self, params: Mapping[str, Any], size: tuple[int, ...], channels: int) -> str | None:
-        """Why complete ``params`` do not go with ``input.size`` and ``input.channels``; None when they do."""
+    def mismatch(self, params: Mapping[str, Any], size: tuple[int, ...], channels: int) -> str | None:
+        """Return why complete ``params`` do not go with ``input.size`` and ``input.channels``; None when they do."""
         kind, wanted = self.kind(params), self.size(params)
         if kind == "image" and len(size) != 2:
             return f"source '{self.name}' makes images: input.size must be [H, W], not {list(size)}"

@@ -1,4 +1,4 @@
-"""Published data sets: looked up as torchvision lays them out, then as image folders, then downloaded.
+"""Find, read or download published data sets: torchvision's files first, then image folders.
 
 A data set is described by a ``Published``; cifar10.py and mnist.py hold one each.
 """
@@ -12,8 +12,8 @@ from typing import Any
 
 from nesa.datasets import cache, image_folder
 from nesa.datasets.paths import DataDirs
-from nesa.datasets.pixels import fit
-from nesa.datasets.source import Arrays, Progress
+from nesa.datasets.pixels import to_input_shape
+from nesa.datasets.source import Arrays, ProgressCallback
 from nesa.errors import DataError
 
 Parts = tuple[Any, Any, Any, Any, tuple[str, ...]]  # train_x, train_y, test_x, test_y, class names
@@ -36,37 +36,41 @@ class Published:
     files: tuple[str, ...]
     folders: tuple[str, ...]
     read: Callable[[Path], Parts]
-    download: Callable[[Path, Progress], None]
+    download: Callable[[Path, ProgressCallback], None]
 
     def _torchvision(self, data: DataDirs) -> Path | None:
         return next((r for r in data.roots if all((r / self.layout / f).is_file() for f in self.files)), None)
 
     def _image_folder(self, data: DataDirs) -> Path | None:
         places = (root / name for root in data.roots for name in self.folders)
-        return next((place for place in places if image_folder.looks_right(place)), None)
+        return next((place for place in places if image_folder.has_layout(place)), None)
 
     def available(self, data: DataDirs) -> bool:
-        """Whether the data set is on this machine. Light: looks at names only."""
+        """Check whether the data set is on this machine, by names of files only."""
         return self._torchvision(data) is not None or self._image_folder(data) is not None
 
-    def _lack(self, root: Path) -> str:
-        """Words about an incomplete copy under ``root``, else nothing."""
+    def _describe_missing(self, root: Path) -> str:
+        """Describe an incomplete copy under ``root``, or return nothing."""
         missing = [f for f in self.files if not (root / self.layout / f).is_file()]
         if (root / self.layout).is_dir():
             return f": {self.layout} is there, but lacks {', '.join(missing)}"
         there = next((root / name for name in self.folders if (root / name).is_dir()), None)
         return f": {there} is there, but lacks train/CLASS and test/CLASS" if there else ""
 
-    def load(self, size: tuple[int, ...], channels: int, data: DataDirs, progress: Progress) -> Arrays:
-        """uint8 (n, H, W[, 3]) at the wanted size, decoded once and then read from the cache directory.
+    def load(self, size: tuple[int, ...], channels: int, data: DataDirs, progress: ProgressCallback) -> Arrays:
+        """Load uint8 (n, H, W[, 3]) at the wanted size, decoded once and then read from the cache directory.
 
         Raises MissingDataError when there is nothing to read, DataError when what is there is damaged.
         """
         wanted = {"size": list(size), "channels": channels}
         if (root := self._torchvision(data)) is None:
             if folder := self._image_folder(data):
-                identity = wanted | cache.folder_identity([folder / part for part in image_folder.PARTS])
-                return cache.cached(
+                identity = (
+                    wanted
+                    | {"decoder": image_folder.DECODER}
+                    | cache.folder_identity([folder / part for part in image_folder.PARTS])
+                )
+                return cache.load_or_make(
                     self.name, identity, data, lambda: image_folder.load(folder, size, channels, progress)
                 )
             root = self._fetch(data, progress)
@@ -75,16 +79,16 @@ class Published:
         def make() -> Arrays:
             train_x, train_y, test_x, test_y, names = self.read(place)
             origin = f"torchvision's files in {place / self.layout}"
-            train_x, test_x = fit(train_x, size, channels), fit(test_x, size, channels)
+            train_x, test_x = to_input_shape(train_x, size, channels), to_input_shape(test_x, size, channels)
             return Arrays(train_x, train_y, test_x, test_y, names, origin=origin)
 
-        return cache.cached(self.name, wanted | cache.folder_identity([root / self.layout]), data, make)
+        return cache.load_or_make(self.name, wanted | cache.folder_identity([root / self.layout]), data, make)
 
-    def _fetch(self, data: DataDirs, progress: Progress) -> Path:
+    def _fetch(self, data: DataDirs, progress: ProgressCallback) -> Path:
         try:
             self.download(data.store, progress)
         except DataError as error:
-            looked = "\n".join(f"  {path} ({origin}){self._lack(path)}" for origin, path in data.named)
+            looked = "\n".join(f"  {path} ({origin}){self._describe_missing(path)}" for origin, path in data.named)
             raise MissingDataError(
                 f"{self.name} was not found and could not be downloaded.\nLooked in:\n{looked}\n"
                 f"Put one of these into one of them:\n"

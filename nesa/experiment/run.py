@@ -1,6 +1,4 @@
-"""A run: the whole curriculum, from data to claimed tasks, written down as it happens.
-
-    load all data -> for each task: train, settle, claim, measure, evaluate every task so far, draw, checkpoint
+"""Run, resume or extend a whole curriculum: load all data, then train task after task into a run folder.
 
 Every random number of a task comes from (seed, task, purpose), so a run that is resumed goes on exactly as it would
 have, inside a task too (nesa.training.strategies.step_checkpoint). Nothing is trained before all data are there.
@@ -18,18 +16,17 @@ from pathlib import Path
 import torch
 
 from nesa.config.curriculum import Curriculum
-from nesa.config.estimate import neurons
-from nesa.config.loader import dump, extended, load
-from nesa.config.validation import in_bytes
+from nesa.config.loader import dump, extend_curriculum, load
+from nesa.config.sizes import in_bytes, neurons, weight_bytes
 from nesa.datasets.registry import DataDirs
 from nesa.errors import RunFolderError, UserError
 from nesa.experiment.session import Session, fallbacks
-from nesa.inference.saved_run import checkpointed, machine, read_accumulation
+from nesa.inference.saved_run import read_accumulation
 from nesa.interrupts import DelayedInterrupt
 from nesa.progress import Progress
 from nesa.run_folder import resume_state
-from nesa.run_folder.environment import environment
-from nesa.run_folder.events import finished
+from nesa.run_folder.environment import environment, machine
+from nesa.run_folder.events import checkpoint_events, finish_event
 from nesa.run_folder.layout import CURRICULUM, new_folder
 from nesa.run_folder.writer import RunWriter
 from nesa.training.task_data import TaskData, load_task
@@ -47,10 +44,11 @@ def run(
     data: Path | None = None,
     command: Sequence[str] | None = None,
     progress: Progress | None = None,
-    film: bool = True,
+    animate: bool = True,
 ) -> Path:
-    """Trains the curriculum, with an animation of each task or without (film), and returns the run folder. Raises
-    UserError for wrong input, before anything is written, and RunFailed when training cannot go on."""
+    """Train a curriculum and return the run folder. animate: whether to draw how each task's structure changes.
+
+    Raises UserError for wrong input, before anything is written, and RunFailed when training cannot go on."""
     curriculum = curriculum if seed is None else replace(curriculum, seed=seed)
     place = check_device(device)
     progress = progress or Progress(quiet=True)
@@ -59,10 +57,10 @@ def run(
     out = Path("runs") if out is None else Path(out)
     folder = out / name if name else new_folder(out, run_name(curriculum, tasks))
     facts = environment(curriculum.seed, device, command)
-    with _stoppable(folder, progress) as stop, RunWriter.create(folder, dump(curriculum), facts) as record:
-        session = Session(curriculum, tasks, record, place, progress, machine(facts), stop, film=film)
+    with _interruptible(folder, progress) as interrupt, RunWriter.create(folder, dump(curriculum), facts) as writer:
+        session = Session(curriculum, tasks, writer, place, progress, machine(facts), interrupt, animate=animate)
         session.begin(notes)
-        session.go(0)
+        session.train_all(0)
     return folder
 
 
@@ -72,33 +70,33 @@ def resume(
     data: Path | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
-    film: bool = True,
+    animate: bool = True,
 ) -> Path:
-    """Goes on from the last checkpoint that is whole, to the same result as a run that was never interrupted.
+    """Resume a run from its last checkpoint that is whole, to the same result as one that was never interrupted.
 
     A finished run is left as it is. Raises RunFolderError when the curriculum or the data are not those that the run
     began with; other versions, another device or number of threads are a warning, in the record too."""
     folder = Path(folder)
     place = check_device(device)
     progress = progress or Progress(quiet=True)
-    with _stoppable(folder, progress) as stop, RunWriter.open(folder) as record:
-        if (text := resume_state.half_extended(folder, record.events)) is not None:
-            record.put_curriculum(text)
+    with _interruptible(folder, progress) as interrupt, RunWriter.open(folder) as writer:
+        if (text := resume_state.half_extended(folder, writer.events)) is not None:
+            writer.put_curriculum(text)
         curriculum = load(folder / CURRICULUM)
-        resume_state.check_curriculum(folder, record.events)
-        if finished(record.events) is not None:
+        resume_state.check_curriculum(folder, writer.events)
+        if finish_event(writer.events) is not None:
             progress.message(f"{folder}: this run is finished; nothing to resume")
             return folder
         tasks, notes = load_tasks(curriculum, data, progress)
         facts = machine(environment(curriculum.seed, device))
-        session = Session(curriculum, tasks, record, place, progress, facts, stop, film=film)
-        resume_state.check_data(folder, record.events, fallbacks(tasks), session.digests)
+        session = Session(curriculum, tasks, writer, place, progress, facts, interrupt, animate=animate)
+        resume_state.check_data(folder, writer.events, fallbacks(tasks), session.digests)
         changes = [f"resumed although {change}" for change in resume_state.changes(folder, device)]
         first, inside, damage = session.restore(notes)
         for note in [*damage, *changes]:
             progress.warning(note)
         session.warn([*damage, *changes])
-        session.go(first, inside)
+        session.train_all(first, inside)
     return folder
 
 
@@ -111,43 +109,44 @@ def extend(
     device: str = "cpu",
     command: Sequence[str] | None = None,
     progress: Progress | None = None,
-    film: bool = True,
+    animate: bool = True,
 ) -> Path:
-    """Adds the tasks of the file `more` (see nesa.config.loader.extended) to a finished run and trains them. The earlier
-    tasks keep their neurons, weights and answers; the result is that of one run of all tasks.
+    """Add the tasks of the file `more` to a finished run and train them (`nesa.config.loader`).
+
+    The earlier tasks keep their neurons, weights and answers; the result is that of one run of all tasks.
 
     Until all data are there, those of the earlier tasks too, nothing is changed. Raises UserError for wrong input and
     for a run that cannot be extended: unfinished, of a learner that claims nothing, or damaged."""
     folder = Path(folder)
     place = check_device(device)
     progress = progress or Progress(quiet=True)
-    with RunWriter.open(folder) as record:
-        events = record.events
-        if finished(events) is None:
+    with RunWriter.open(folder) as writer:
+        events = writer.events
+        if finish_event(events) is None:
             raise RunFolderError(f"{folder}: this run is not finished; go on with `nesa resume {folder}` first")
         before = load(folder / CURRICULUM)
         resume_state.check_curriculum(folder, events)
-        if before.learner.name != "neural_pruning":
+        if not before.learner.claims_neurons:
             raise RunFolderError(
                 f"{folder}: is a run of {before.learner.name}, whose answers would change with more tasks; only a run "
                 "of neural_pruning, which claims neurons, can be extended"
             )
-        accumulation = read_accumulation(folder, checkpointed(events)[-1])  # damaged, it is refused, not passed over
-        curriculum = extended(more, before, overrides)
+        accumulation = read_accumulation(folder, checkpoint_events(events)[-1])  # damaged, it is refused, not passed over
+        curriculum = extend_curriculum(more, before, overrides)
         tasks, notes = load_tasks(curriculum, data, progress)
         known = len(before.tasks)
         curriculum = _with_ports(curriculum, sum(task.classes for task in tasks[known:]))
         check_memory(curriculum, place, accumulation.layout.S)
         facts = environment(curriculum.seed, device, command)
-        with _stoppable(folder, progress) as stop:
-            session = Session(curriculum, tasks, record, place, progress, machine(facts), stop, film=film)
+        with _interruptible(folder, progress) as interrupt:
+            session = Session(curriculum, tasks, writer, place, progress, machine(facts), interrupt, animate=animate)
             resume_state.check_data(folder, events, fallbacks(tasks[:known]), session.digests[:known])
             changes = [f"extended although {change}" for change in resume_state.changes(folder, device)]
             for note in changes:
                 progress.warning(note)
             first, _, _ = session.restore()
             session.begin([*notes, *changes], extending=facts["command"])
-            session.go(first)
+            session.train_all(first)
     return folder
 
 
@@ -160,20 +159,20 @@ def _with_ports(curriculum: Curriculum, outputs: int) -> Curriculum:
 
 
 @contextlib.contextmanager
-def _stoppable(folder: Path, progress: Progress) -> Iterator[DelayedInterrupt]:
-    """Inside, Ctrl-C and SIGTERM finish and save the step in hand; whenever they end the run, it says how to go on."""
-    with DelayedInterrupt() as stop:
+def _interruptible(folder: Path, progress: Progress) -> Iterator[DelayedInterrupt]:
+    """Inside, Ctrl-C and SIGTERM finish and save the step at hand; the message says how to go on."""
+    with DelayedInterrupt() as interrupt:
         try:
-            yield stop
+            yield interrupt
         except KeyboardInterrupt:
             progress.close()
-            how = "stopped and saved" if stop.saved else "stopped; what came after the last checkpoint is done again"
+            how = "stopped and saved" if interrupt.saved else "stopped; what came after the last checkpoint is done again"
             progress.message(f"{how}; go on with: nesa resume {folder}")
             raise
 
 
 def load_tasks(curriculum: Curriculum, data: Path | None, progress: Progress) -> tuple[list[TaskData], list[str]]:
-    """All data of a curriculum, and the warnings that came with them."""
+    """Load the data of all tasks; returns them and the warnings that came with them."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         tasks = [load_task(curriculum, k, DataDirs(data), progress) for k in range(len(curriculum.tasks))]
@@ -184,15 +183,16 @@ def load_tasks(curriculum: Curriculum, data: Path | None, progress: Progress) ->
 
 
 def run_name(curriculum: Curriculum, tasks: Sequence[TaskData]) -> str:
-    """The curriculum's name, with every fallback that was used in it."""
+    """Return the curriculum's name, with every fallback that was used in it."""
     return "+".join([curriculum.name, *fallbacks(tasks)])
 
 
 def check_memory(curriculum: Curriculum, device: torch.device, grown: int = 0) -> None:
-    """UserError with the memory that training would need, when this machine does not have it: the kernel would end
-    such a run without a word. On a GPU torch itself says so. grown: neurons that a stored network has by now."""
+    """Raise UserError where this machine lacks the memory that training needs: the kernel would kill the run.
+
+    On a GPU torch itself raises. grown: neurons that a stored network has by now."""
     S = max(curriculum.network.neurons or sum(neurons(curriculum)), grown)
-    need, have = TRAINING_COPIES * 4 * S**2, _physical_memory()
+    need, have = TRAINING_COPIES * weight_bytes(S), _physical_memory()
     if device.type == "cpu" and need > have:
         raise UserError(
             f"network: {S:,} neurons need about {in_bytes(need)} to train (W, its gradient and two moments), and this "
@@ -206,6 +206,7 @@ def _physical_memory() -> int:
 
 
 def check_device(device: str) -> torch.device:
+    """Return the torch device of a name; UserError where this machine does not have it."""
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"--device {device}: this machine has no CUDA device that torch can use; try --device cpu")
     try:

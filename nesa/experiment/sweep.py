@@ -19,15 +19,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nesa.analysis.comparison import WHOLE, Run
-from nesa.analysis.pareto import Point, figure, front
+from nesa.analysis.comparison import WHOLE, task_values
+from nesa.analysis.pareto import Point, front
 from nesa.config.curriculum import Curriculum
 from nesa.config.loader import load
 from nesa.errors import RunFailed, UserError
 from nesa.experiment import multi_run
+from nesa.files import file_name, write_atomically
 from nesa.progress import Progress
 from nesa.reports import text_table
-from nesa.run_folder.layout import file_name, write_whole
+from nesa.run_folder.reader import StoredRun
 
 LONGEST = 120  # letters of a folder's name
 MEASURES = ("acc", "bwt", "neurons_total", "claimed_share", "synapses", "seconds")
@@ -46,10 +47,10 @@ class Row:
 
     def read(self) -> None:
         """What came out of the finished run: MEASURES, and the accuracy of each task after the last one."""
-        run = Run(self.folder)
-        whole, last = run.values(WHOLE), run.values(run.names[-1])
+        run = StoredRun(self.folder)
+        whole, last = task_values(run, WHOLE), task_values(run, run.names[-1])
         found = {key: whole.get(key, last.get(key)) for key in MEASURES}
-        found |= {f"accuracy {task}": run.values(task)["accuracy_end"] for task in run.names}
+        found |= {f"accuracy {task}": task_values(run, task)["accuracy_end"] for task in run.names}
         self.found = {key: value for key, value in found.items() if value is not None}
         self.status, self.fallbacks = "finished", " ".join(run.start["fallbacks"])
 
@@ -107,12 +108,12 @@ def sweep(
     device: str = "cpu",
     data: Path | None = None,
     command: Sequence[str] | None = None,
-    film: bool = True,
+    animate: bool = True,
     quiet: bool = False,
 ) -> None:
     """Brings every row to its end and keeps sweep.csv and the front up to date."""
     for row in rows:
-        if multi_run.finished(row.folder):
+        if multi_run.is_finished(row.folder):
             row.read()
     for number, row in enumerate(rows, start=1):
         with Progress(quiet=quiet) as progress:
@@ -123,7 +124,7 @@ def sweep(
             progress.message(name)
             try:
                 multi_run.ensure(
-                    row.curriculum, row.folder, device=device, data=data, command=command, film=film, progress=progress
+                    row.curriculum, row.folder, device=device, data=data, command=command, animate=animate, progress=progress
                 )
                 row.read()
             except RunFailed as error:
@@ -187,13 +188,14 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 def _write(rows: Sequence[Row]) -> None:
     place = rows[0].folder.parent
-    write_whole(place / "sweep.csv", csv_text(rows).encode())
+    write_atomically(place / "sweep.csv", csv_text(rows).encode())
     drawn = [point for point, _ in points(rows) if point.neurons == point.neurons]
     if drawn:
+        from nesa.figures.pareto import pareto_front
         from nesa.figures.style import render
 
-        for kind, data in render(figure(drawn, place.name)).items():
-            write_whole(place / f"front.{kind}", data)
+        for kind, data in render(pareto_front(drawn, place.name)).items():
+            write_atomically(place / f"front.{kind}", data)
 
 
 def _shown(mean: float, spread: float, digits: int, many: bool) -> str:

@@ -1,8 +1,9 @@
-"""The structure of one task while it is trained, as an animation (the paper shows the same as a video).
+"""Draw the structure of one task during training as an animated GIF (the paper shows the same as a video).
 
-During training a `Film` keeps, at the end of an epoch, the strongest synapses and how many there are: about 0.2 MB and
-some milliseconds (benchmarks/film.py). When the task is claimed its neurons' levels are known, and `Film.gif` draws the
-frames with Pillow alone: synapses in space on the left, the weight matrix sorted by final level on the right.
+During training an `Animation` stores, at the end of an epoch, the strongest synapses and how many there are: about
+0.2 MB and some milliseconds (benchmarks/speed/figure_drawing.py). When the task is claimed the levels of its neurons
+are known, and `Animation.gif` draws the frames with Pillow alone: synapses in space on the left, the weight matrix
+sorted by final level on the right.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nesa.figures.connectome import COLOURS, DIRECTIONS, places
+from nesa.figures.connectome import COLOURS, DIRECTIONS, drawing_positions
 from nesa.figures.style import COLD, FAINT, INK, WARM, array
 
-KEPT = 20_000  # synapses of a snapshot
+STORED = 20_000  # synapses of a snapshot
 DRAWN = 4_000  # of them, in space
 FRAMES = 40  # at most; of a longer training every second, fourth, ... epoch
-STRIP = 1024  # rows of W that are looked at together
+STRIP = 1024  # rows of W that are searched at a time
 WIDTH, HEIGHT = 640, 372
 SPACE, MATRIX = 330, 260  # sides of the two pictures
-LIMIT = 0.25  # where colours of weights end, as in nesa.figures.network
-SHOW, END = 220, 3000  # milliseconds
+LIMIT = 0.25  # weight at which the colours end, as in nesa.figures.network
+FRAME_MS, LAST_FRAME_MS = 220, 3000
 
 
 class Snapshot(NamedTuple):
-    """Synapses as (sender, receiver, weight), each (E,), strongest first, of ``live`` ones; ``neurons`` of the task's
-    own are alive."""
+    """The E strongest of ``live`` synapses as (sender, receiver, weight), each (E,), strongest first.
+
+    neurons: how many of the task's own neurons are active.
+    """
 
     label: str
     sender: Any
@@ -39,22 +42,22 @@ class Snapshot(NamedTuple):
     neurons: int
 
 
-def snapshot(W: Any, index: Any, label: str, neurons: int, count: int = KEPT) -> Snapshot:
-    """What is kept of W (n, n), a torch tensor on any device. index: (n,) the number of each neuron in the network."""
+def snapshot(W: Any, index: Any, label: str, neurons: int, count: int = STORED) -> Snapshot:
+    """Copy the strongest synapses of W (n, n), a torch tensor. index: (n,) the number of each neuron in the network."""
     import torch
 
     flat, live = W.reshape(-1), 0
-    step = max(1, flat.numel() // 200_000) | 1
-    sample = flat[::step].abs()
-    place = min(len(sample), max(1, int(1.3 * count / step)))
-    least = max(float(sample.topk(place).values[-1]), torch.finfo(W.dtype).tiny)
-    found = []
+    stride = max(1, flat.numel() // 200_000) | 1  # a threshold from a sample: W itself may be too large to sort
+    sample = flat[::stride].abs()
+    rank = min(len(sample), max(1, int(1.3 * count / stride)))
+    least = max(float(sample.topk(rank).values[-1]), torch.finfo(W.dtype).tiny)
+    candidates = []
     for first in range(0, len(W), STRIP):
         strip = W[first : first + STRIP]
         live += int(torch.count_nonzero(strip))
         receiver, sender = (strip.abs() >= least).nonzero().unbind(1)
-        found.append(torch.stack([sender, receiver + first]))
-    sender, receiver = torch.cat(found, 1)
+        candidates.append(torch.stack([sender, receiver + first]))
+    sender, receiver = torch.cat(candidates, 1)
     weight = W[receiver, sender]
     best = weight.abs().topk(min(count, len(weight))).indices
     number = index.to(torch.int32).to(W.device)
@@ -66,51 +69,50 @@ class Animation:
     """Snapshots of one task, at most FRAMES of them and evenly spaced."""
 
     def __init__(self, state: Mapping[str, Any] | None = None, seen: int | None = None):
-        """state: of an earlier Film, to go on from. seen: the epochs that had ended then; later ones are forgotten."""
+        """state: of an earlier Animation, to continue. seen: epochs that had ended then; later frames are dropped."""
         state = state or {"frames": [], "at": [], "every": 1, "seen": 0}
         self.every, self.seen = int(state["every"]), int(state["seen"] if seen is None else seen)
-        kept = [(n, Snapshot(*frame)) for n, frame in zip(state["at"], state["frames"], strict=True) if n < self.seen]
-        self.at, self.frames = [n for n, _ in kept], [frame for _, frame in kept]
+        stored = [(n, Snapshot(*frame)) for n, frame in zip(state["at"], state["frames"], strict=True) if n < self.seen]
+        self.at, self.frames = [n for n, _ in stored], [frame for _, frame in stored]
 
     def state(self) -> dict[str, Any]:
-        """Tensors, numbers and text only. at: how many epochs had ended before each frame's."""
+        """Return a dictionary of tensors, numbers and text. at: how many epochs had ended before that of each frame."""
         frames = [list(frame) for frame in self.frames]
         return {"frames": frames, "at": self.at, "every": self.every, "seen": self.seen}
 
     def add(self, W: Any, index: Any, label: str, neurons: int) -> None:
-        """One epoch has ended."""
+        """Store a snapshot at the end of an epoch; drop every second one when there are more than FRAMES."""
         if self.seen % self.every == 0:
             self.at.append(self.seen)
             self.frames.append(snapshot(W, index, label, neurons))
         self.seen += 1
         if len(self.frames) > FRAMES:
             self.every *= 2
-            kept = [i for i, n in enumerate(self.at) if n % self.every == 0]
-            self.at, self.frames = [self.at[i] for i in kept], [self.frames[i] for i in kept]
+            left = [i for i, n in enumerate(self.at) if n % self.every == 0]
+            self.at, self.frames = [self.at[i] for i in left], [self.frames[i] for i in left]
 
     def gif(self, title: str, last: Snapshot, positions: Any, inputs: Any, levels: Mapping[int, int]) -> bytes:
-        """The animation, with ``last`` (the settled network) at its end.
+        """Draw the animation, with ``last`` (the pruned network) at its end.
 
-        positions: (S, 3) of the whole network. inputs: numbers of the input neurons. levels: {number: level} of the
+        positions: (S, 3) of the whole network. inputs: indices of the input neurons. levels: {index: level} of the
         neurons that were claimed or used, the port included; all others were pruned.
         """
         frames = [*self.frames, last]
         used = np.unique(np.concatenate([array(part) for f in frames for part in (f.sender, f.receiver)]))
         used = np.union1d(used, array(inputs)).astype(np.int64)
         deepest = max(levels.values(), default=0) + 1
-        level = np.array([levels.get(int(number), deepest) for number in used])
+        level = np.array([levels.get(int(neuron), deepest) for neuron in used])
         level[np.isin(used, array(inputs))] = 0
         grid = np.ptp(array(positions), axis=0).any()
-        space = places(array(positions)[used], None if grid else np.where(level == deepest, 1, level))
+        space = drawing_positions(array(positions)[used], None if grid else np.where(level == deepest, 1, level))
         rank = np.empty(len(used), dtype=np.int64)
         rank[np.argsort(level, kind="stable")] = np.arange(len(used))
         borders = np.flatnonzero(np.diff(np.sort(level))) + 1
-        views = [_frame(f"{title}, {f.label}", f, used, space, rank, borders) for f in frames]
-        return _gif(views)
+        return _gif([_frame(f"{title}, {f.label}", f, used, space, rank, borders) for f in frames])
 
 
 def _frame(title: str, frame: Snapshot, used: Any, space: Any, rank: Any, borders: Any) -> Any:
-    """One picture."""
+    """Draw one frame: synapses in space and the weight matrix."""
     from PIL import Image, ImageDraw, ImageFont
 
     sender, receiver = np.searchsorted(used, array(frame.sender)), np.searchsorted(used, array(frame.receiver))
@@ -123,8 +125,8 @@ def _frame(title: str, frame: Snapshot, used: Any, space: Any, rank: Any, border
     rise = space[receiver, 2] - space[sender, 2]
     opacity = np.clip(255 * 12 / np.sqrt(len(weight[drawn]) + 1), 18, 160)
     top = np.abs(weight[:1]).max(initial=0) or 1.0
-    for way, compare in DIRECTIONS.items():
-        red, green, blue = _rgb(COLOURS[way])
+    for direction, compare in DIRECTIONS.items():
+        red, green, blue = _rgb(COLOURS[direction])
         for at in np.flatnonzero(compare(rise[drawn], 0)):
             alpha = int(opacity * (0.2 + 0.8 * abs(weight[at]) / top))
             draw.line([*ends[sender[at]], *ends[receiver[at]]], fill=(red, green, blue, alpha))
@@ -146,14 +148,14 @@ def _frame(title: str, frame: Snapshot, used: Any, space: Any, rank: Any, border
 
 
 def _projected(space: NDArray[np.float64]) -> tuple[list[tuple[int, int]], list[Any]]:
-    """Pixels of each position, and the edges of each plane, seen from the side and a little from above."""
+    """Project positions, and the edges of each plane, to pixels, from the side and a little from above."""
     low, spread = space.min(0), np.ptp(space, axis=0)
     wide = max(float(spread[:2].max()), 1e-9)
 
     def pixels(points: NDArray[np.float64]) -> list[tuple[int, int]]:
         x, y, z = ((points - low - spread / 2) / np.array([wide, wide, max(spread[2], 1e-9)])).T
-        turn = 0.6
-        right, back = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+        angle = 0.6
+        right, back = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
         scale = 0.68 * SPACE
         across, down = 8 + SPACE / 2 + scale * right, 38 + SPACE / 2 + scale * (0.28 * back - 0.85 * z)
         return list(zip(np.rint(across).astype(int).tolist(), np.rint(down).astype(int).tolist(), strict=True))
@@ -166,29 +168,29 @@ def _projected(space: NDArray[np.float64]) -> tuple[list[tuple[int, int]], list[
 
 
 def _matrix(sender: Any, receiver: Any, weight: Any, rank: Any, n: int) -> Any:
-    """Of each cell the strongest weight, red or blue through white."""
+    """Draw the strongest weight of each cell, red or blue through white."""
     from PIL import Image
 
     cell = rank[receiver] * MATRIX // n * MATRIX + rank[sender] * MATRIX // n
     cells, first = np.unique(cell, return_index=True)
-    share = np.clip(weight[first] / LIMIT, -1, 1)[:, None]
-    share = np.sign(share) * (0.25 + 0.75 * np.abs(share))  # one pixel of a pale colour would not be seen
-    colour = np.where(share > 0, _rgb(WARM), _rgb(COLD))
+    signed = np.clip(weight[first] / LIMIT, -1, 1)[:, None]
+    signed = np.sign(signed) * (0.25 + 0.75 * np.abs(signed))  # one pixel of a pale colour would not be visible
+    colour = np.where(signed > 0, _rgb(WARM), _rgb(COLD))
     pixels = np.full((MATRIX * MATRIX, 3), 255.0)
-    pixels[cells] += np.abs(share) * (colour - 255.0)
+    pixels[cells] += np.abs(signed) * (colour - 255.0)
     return Image.fromarray(np.rint(pixels).astype(np.uint8).reshape(MATRIX, MATRIX, 3))
 
 
-def _gif(views: Sequence[Any]) -> bytes:
-    """One palette for all frames, so that what does not change costs nothing; rare colours are put in by hand."""
-    sample = views[len(views) // 2].copy()
+def _gif(frames: Sequence[Any]) -> bytes:
+    """Encode frames with one palette, so that unchanged pixels cost nothing; rare colours are added by hand."""
+    sample = frames[len(frames) // 2].copy()
     for k in range(16):
         strong, colour = 0.25 + 0.75 * (k % 8) / 7, _rgb((WARM, COLD)[k // 8])
         sample.paste(tuple(round(255 + strong * (part - 255)) for part in colour), (40 * k, 0, 40 * k + 40, 40))
     palette = sample.quantize(64)
-    frames = [view.quantize(palette=palette, dither=0) for view in views]
+    frames = [frame.quantize(palette=palette, dither=0) for frame in frames]
     file = io.BytesIO()
-    durations = [SHOW] * (len(frames) - 1) + [END]
+    durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
     frames[0].save(
         file, format="gif", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False
     )

@@ -1,6 +1,6 @@
-"""Curves of several runs over one another: accumulation task by task, and training epoch by epoch.
+"""Draw curves of several runs over one another: measures task by task, and training epoch by epoch.
 
-Each side has one colour (nesa.figures.style.task_colour of its place); a line is the mean over its runs, a band their spread.
+Each group of runs has one colour (`task_colour` of its place); a line is the mean over its runs, a band their spread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from nesa.analysis.comparison import Comparison, RunGroup
 from nesa.figures.style import short, task_colour, tidy
 
-DASHES = ("-", "--", ":", "-.")  # lines that lie on one another are still seen
+DASHES = ("-", "--", ":", "-.")  # lines that coincide can still be told apart
 PANELS = (  # measure, title, factor
     ("accuracy", "test accuracy, %", 100),
     ("neurons_claimed", "new neurons", 1),
@@ -27,32 +27,33 @@ PANELS = (  # measure, title, factor
     ("depth_graph", "graph depth", 1),
     ("synapses", "synapses", 1),
 )
-TRAINING = (("val_accuracy", "validation accuracy, %", 100), ("live_neurons", "neurons not silent", 1))
+TRAINING = (("val_accuracy", "validation accuracy, %", 100), ("live_neurons", "active neurons", 1))
 
 
 def comparison_figures(comparison: Comparison) -> list[tuple[str, Figure]]:
-    """(title, figure) of what there is to draw."""
-    found = [("Task by task", tasks(comparison))]
+    """Draw every figure that the runs have numbers for, as (title, figure)."""
+    figures = [("Task by task", tasks(comparison))]
     shared = [
-        task for task in comparison.tasks if any(_epochs(side, task, "val_accuracy") for side in comparison.sides)
+        task for task in comparison.tasks if any(_epochs(group, task, "val_accuracy") for group in comparison.groups)
     ]
-    return [*found, ("Training", training(comparison, shared))] if shared else found
+    return [*figures, ("Training", training(comparison, shared))] if shared else figures
 
 
 def tasks(comparison: Comparison) -> Figure:
-    """One panel a measure; tasks on the horizontal axis, aligned by name."""
-    cells = comparison.cells
-    panels = [p for p in PANELS if any((t, p[0], s.label) in cells for t in comparison.tasks for s in comparison.sides)]
+    """Draw one panel a measure, with tasks on the horizontal axis, aligned by name."""
+    cells = comparison.measurements
+    available = {measure for task, measure, _ in cells if task in comparison.tasks}
+    panels = [panel for panel in PANELS if panel[0] in available]
     across = min(3, len(panels)) or 1
     down = -(-len(panels) // across) or 1
     figure = _page(across, down, 2.3)
     for at, (measure, title, factor) in enumerate(panels):
         axes = tidy(figure.add_subplot(down, across, at + 1), title)
-        for place, side in enumerate(comparison.sides):
-            found = [cells.get((task, measure, side.label)) for task in comparison.tasks]
-            x = [i for i, cell in enumerate(found) if cell is not None]
-            mean = np.array([cell.mean for cell in found if cell is not None]) * factor
-            spread = np.array([cell.spread or 0.0 for cell in found if cell is not None]) * factor
+        for place, group in enumerate(comparison.groups):
+            measured = [cells.get((task, measure, group.label)) for task in comparison.tasks]
+            x = [i for i, cell in enumerate(measured) if cell is not None]
+            mean = np.array([cell.mean for cell in measured if cell is not None]) * factor
+            spread = np.array([cell.spread or 0.0 for cell in measured if cell is not None]) * factor
             _line(axes, place, x, mean, spread, marker="o")
         names = short(comparison.tasks, max(6, 36 // len(comparison.tasks)))
         axes.set_xticks(range(len(comparison.tasks)), names, parse_math=False)
@@ -62,15 +63,15 @@ def tasks(comparison: Comparison) -> Figure:
 
 
 def training(comparison: Comparison, names: Sequence[str]) -> Figure:
-    """One row of panels a task; epochs on the horizontal axis."""
+    """Draw one row of panels a task, with epochs on the horizontal axis."""
     figure = _page(len(TRAINING), len(names), 2.2)
     for row, task in enumerate(names):
         for column, (measure, title, factor) in enumerate(TRAINING):
             place = row * len(TRAINING) + column + 1
             axes = tidy(figure.add_subplot(len(names), len(TRAINING), place), "", "epoch")
             axes.set_title(f"{short([task])[0]}: {title}", fontsize=9, parse_math=False)
-            for at, side in enumerate(comparison.sides):
-                runs = _epochs(side, task, measure)
+            for at, group in enumerate(comparison.groups):
+                runs = _epochs(group, task, measure)
                 length = min(map(len, runs), default=0)
                 if not length:
                     continue
@@ -81,7 +82,7 @@ def training(comparison: Comparison, names: Sequence[str]) -> Figure:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an <svg> element, to stand inside an HTML page; the same bytes for the same figure."""
+    """Render a figure as an <svg> element for an HTML page, the same bytes for the same figure."""
     file = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "nesa", "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -90,20 +91,21 @@ def svg(figure: Figure) -> str:
 
 
 def _page(across: int, down: int, height: float) -> Figure:
-    """Room for panels, set by hand: a layout that measures every label takes longer than all the drawing."""
+    """Make a figure with margins set by hand: automatic layout takes longer than all the drawing."""
     wide, high = 3.4 * across, height * down + 0.2
     figure = Figure(figsize=(wide, high), facecolor="white")
     figure.subplots_adjust(0.55 / wide, 0.5 / high, 1 - 0.1 / wide, 1 - 0.3 / high, wspace=0.28, hspace=0.6)
     return figure
 
 
-def _epochs(side: RunGroup, task: str, measure: str) -> list[list[float]]:
-    """The measure at the end of each epoch, run by run; runs without it are left out."""
-    runs = [[e.get(measure) for e in run.events if e["event"] == "epoch" and e["task"] == task] for run in side.runs]
+def _epochs(group: RunGroup, task: str, measure: str) -> list[list[float]]:
+    """Read a measure at the end of each epoch, run by run; runs without it are left out."""
+    runs = [[e.get(measure) for e in run.events if e["event"] == "epoch" and e["task"] == task] for run in group.runs]
     return [[np.nan if v is None else v for v in run] for run in runs if any(v is not None for v in run)]
 
 
 def _line(axes: Axes, place: int, x: Sequence[int], mean: np.ndarray, spread: np.ndarray, marker: str = "") -> None:
+    """Draw a mean with its spread as a band."""
     colour, dashes = task_colour(place), DASHES[place % len(DASHES)]
     axes.plot(x, mean, dashes, color=colour, marker=marker, ms=4, lw=1.6)
     if spread.any():

@@ -1,17 +1,17 @@
-// The connectome that can be turned. Data: JSON in #data; vertices in base64 in #lines and #points, four unsigned
+// Draw the connectome with WebGL. Data: JSON in #data; vertices in base64 in #lines and #points, four unsigned
 // 16-bit numbers each: x, y, z in the box and the strength of the synapse (or nothing).
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const canvas = document.querySelector("canvas");
-// Where the processor must do the work of a graphics card, smooth lines cost four times as much.
-const wish = { alpha: false, preserveDrawingBuffer: true };
-const fast = canvas.getContext("webgl2", { ...wish, antialias: true, failIfMajorPerformanceCaveat: true });
-const gl = fast || canvas.getContext("webgl2", { ...wish, antialias: false });
+// Without a graphics card smooth lines cost four times as much.
+const options = { alpha: false, preserveDrawingBuffer: true };
+const fast = canvas.getContext("webgl2", { ...options, antialias: true, failIfMajorPerformanceCaveat: true });
+const gl = fast || canvas.getContext("webgl2", { ...options, antialias: false });
 const home = { yaw: -0.6, pitch: 0.35, zoom: 1 };
 const camera = { ...home };
 const DISTANCE = 4;
-const BLINK = 40; // milliseconds that one slice of a picture may take
-const PATIENCE = fast ? Infinity : 2000; // and all of it
+const SLICE_MS = 40; // milliseconds that one slice of a picture may take
+const PICTURE_MS = fast ? Infinity : 2000; // and all of it
 
 const vertex = `
 attribute vec4 place; uniform vec3 box; uniform vec4 turn; uniform vec2 lens; uniform vec4 colour;
@@ -28,7 +28,7 @@ const fragment = `
 precision mediump float; varying vec4 tint; uniform float round;
 void main() { if (round > 0.5 && distance(gl_PointCoord, vec2(0.5)) > 0.5) discard; gl_FragColor = tint; }`;
 
-const words = (id) => {
+const decode = (id) => {
   const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
   return new Uint16Array(bytes.buffer);
 };
@@ -36,7 +36,7 @@ const colour = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16
 const checked = (kind) => Object.fromEntries([...document.querySelectorAll(`[data-${kind}]`)].map((box) => [box.dataset[kind], box.checked]));
 
 let at = {}, buffers = {}, strengths = [];
-// A picture is drawn in slices, the strongest synapses first, so that turning is smooth whatever draws it.
+// A picture is drawn in slices, the strongest synapses first, so that turning stays smooth on slow machines.
 let slice = 5000, fence = null, sent = 0, running = false, stale = true, done = 0, shown = 0, spent = 0;
 
 function start() {
@@ -55,7 +55,7 @@ function start() {
   gl.enable(gl.BLEND);
   gl.blendFuncSeparate(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ONE, gl.ONE);
   for (const id of ["lines", "points"]) {
-    const values = words(id);
+    const values = decode(id);
     buffers[id] = gl.createBuffer();
     gl.bindBuffer(gl.ARRAY_BUFFER, buffers[id]);
     gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
@@ -136,26 +136,26 @@ function add(until) { // the synapses from the done-th strongest to this one, an
 }
 
 function tick() {
-  const wanted = Number(document.getElementById("count").value);
+  const target = Number(document.getElementById("count").value);
   if (fence && gl.getSyncParameter(fence, gl.SYNC_STATUS) !== gl.SIGNALED) return requestAnimationFrame(tick);
   if (fence) {
     const took = performance.now() - sent;
     gl.deleteSync(fence);
     fence = null;
-    slice = Math.max(1000, Math.round(slice * Math.max(0.25, Math.min(4, BLINK / took))));
+    slice = Math.max(1000, Math.round(slice * Math.max(0.25, Math.min(4, SLICE_MS / took))));
     spent += took;
     canvas.dataset.painted ||= performance.now().toFixed(0);
     canvas.dataset.took = took.toFixed(0);
   }
-  running = stale || (done < wanted && spent < PATIENCE);
-  document.getElementById("slow").hidden = running || done >= wanted;
+  running = stale || (done < target && spent < PICTURE_MS);
+  document.getElementById("slow").hidden = running || done >= target;
   if (!running) {
     canvas.dataset.rest = performance.now().toFixed(0);
     return;
   }
   if (stale) clear();
   stale = false;
-  add(Math.min(wanted, done + slice));
+  add(Math.min(target, done + slice));
   sent = performance.now();
   fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
   gl.flush();

@@ -1,7 +1,7 @@
-"""The connectome that can be turned: one HTML page that needs nothing else, with a layer for each task.
+"""Write the connectome as an interactive 3-D HTML page with a layer for each task; it loads no other file.
 
 Synapses are drawn by the browser's WebGL as lines whose opacity is their strength, which plotly cannot do: it took 23 s
-to show 100,000 of them in headless Chromium, and minutes to turn them (benchmarks/speed/connectome_page.py measures both).
+to show 100,000 of them in headless Chromium, and minutes to rotate them (benchmarks/speed/connectome_page.py).
 Coordinates and strengths are rounded to 16 bits, 16 bytes a synapse.
 """
 
@@ -17,39 +17,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nesa.analysis.connectome import INPUT as INPUT_OWNER
-from nesa.analysis.connectome import PORT, Connectome
-from nesa.figures.connectome import COLOURS, DIRECTIONS, places, shares
+from nesa.analysis.connectome import Connectome
+from nesa.figures.connectome import COLOURS, DIRECTIONS, direction_shares, drawing_positions
 from nesa.figures.style import INK, INPUT, task_colour
+from nesa.owner import INPUT as INPUT_OWNER
+from nesa.owner import PORT
 
 COUNT = 100_000  # synapses in a page; the strongest
-FINEST = 65_535
+FINEST = 65_535  # the largest 16-bit coordinate
 
 
-def scene(web: Connectome, count: int = COUNT, title: str = "connectome") -> str:
-    """The page. Of more than ``count`` synapses the strongest are in it, and it says how many are left out."""
-    points, box = _boxed(places(web.positions, None if web.grid else web.levels))
-    height = web.height
-    sizes = [np.abs(layer.weight) for layer in web.layers]
+def connectome_page(connectome: Connectome, count: int = COUNT, title: str = "connectome") -> str:
+    """Build the page from the ``count`` strongest synapses; it states how many are left out."""
+    levels = None if connectome.grid else connectome.levels
+    points, box = _scaled_to_box(drawing_positions(connectome.positions, levels))
+    height = connectome.height
+    sizes = [np.abs(layer.weight) for layer in connectome.layers]
     live = sum(len(size) for size in sizes)
-    every = np.concatenate([np.zeros(0, dtype=np.float32), *sizes])
-    least = np.partition(every, -count)[-count] if live > count else 0.0
-    strongest = float(every.max()) if live else 1.0
+    all_sizes = np.concatenate([np.zeros(0, dtype=np.float32), *sizes])
+    least = np.partition(all_sizes, -count)[-count] if live > count else 0.0
+    strongest = float(all_sizes.max()) if live else 1.0
     groups, lines, first = [], [], 0
-    ways = {way: np.zeros(2) for way in DIRECTIONS}
-    for way, compare in DIRECTIONS.items():
-        for k, (layer, size) in enumerate(zip(web.layers, sizes, strict=True)):
+    totals = {direction: np.zeros(2) for direction in DIRECTIONS}  # number, sum of |W|
+    for direction, compare in DIRECTIONS.items():
+        for k, (layer, size) in enumerate(zip(connectome.layers, sizes, strict=True)):
             drawn = layer.take(compare(height[layer.receiver] - height[layer.sender], 0) & (size >= least))
             ends = np.zeros((len(drawn.weight), 2, 4), dtype="<u2")
             ends[:, 0, :3], ends[:, 1, :3] = points[drawn.sender], points[drawn.receiver]
             ends[:, :, 3] = np.rint(FINEST * np.abs(drawn.weight) / strongest)[:, None]
-            groups.append({"task": str(k), "way": way, "first": first, "count": len(ends)})
+            groups.append({"task": str(k), "way": direction, "first": first, "count": len(ends)})
             lines.append(ends.tobytes())
             first += len(ends)
-    for layer, size in zip(web.layers, sizes, strict=True):
-        for way, (number, share) in shares(layer, height).items():
-            ways[way] += number, share * size.sum(dtype=np.float64)
-    order, neurons = _neurons(web)
+    for layer, size in zip(connectome.layers, sizes, strict=True):
+        for direction, (number, share) in direction_shares(layer, height).items():
+            totals[direction] += number, share * size.sum(dtype=np.float64)
+    order, neurons = _neuron_groups(connectome)
     planes = np.unique(points[:, 2])
     data = {
         "box": box,
@@ -58,72 +60,74 @@ def scene(web: Connectome, count: int = COUNT, title: str = "connectome") -> str
         "neurons": neurons,
         "planes": [float(plane) / FINEST for plane in planes],
     }
-    spots = np.concatenate([points[order], np.zeros((len(order), 1), dtype=points.dtype)], axis=1).astype("<u2")
-    here = resources.files("nesa.figures")
-    total = sum(mass for _, mass in ways.values()) or 1.0
-    return Template((here / "connectome_page.html").read_text("utf-8")).substitute(
+    vertices = np.concatenate([points[order], np.zeros((len(order), 1), dtype=points.dtype)], axis=1).astype("<u2")
+    templates = resources.files("nesa.figures")
+    total = sum(mass for _, mass in totals.values()) or 1.0
+    return Template((templates / "connectome_page.html").read_text("utf-8")).substitute(
         title=html.escape(title),
-        planes="".join(f'<span class="plane">{text}</span>' for text in _planes(web, planes)),
+        planes="".join(f'<span class="plane">{name}</span>' for name in _plane_names(connectome, planes)),
         live=f"{live:,}",
         drawn=first,
         left_out=f" The {live - first:,} weakest are not in this page." if first < live else "",
-        tasks="".join(_task(web, k) for k in range(len(web.names))),
+        tasks="".join(_task_checkbox(connectome, k) for k in range(len(connectome.names))),
         ways="".join(
-            f'<label><input type="checkbox" data-way="{way}" checked> <i class="line" style="background: '
-            f'{COLOURS[way]}"></i> {way} {number:,.0f}<small>{mass / total:.1%} of |W|</small></label>'
-            for way, (number, mass) in ways.items()
+            f'<label><input type="checkbox" data-way="{direction}" checked> <i class="line" style="background: '
+            f'{COLOURS[direction]}"></i> {direction} {number:,.0f}<small>{mass / total:.1%} of |W|</small></label>'
+            for direction, (number, mass) in totals.items()
         ),
         input=INPUT,
         ink=INK,
         opacity=round(min(0.9, max(0.06, 60 / max(1, first) ** 0.5)), 2),
         data=json.dumps(data).replace("<", "\\u003c"),
         lines=base64.b64encode(b"".join(lines)).decode(),
-        points=base64.b64encode(spots.tobytes()).decode(),
-        script=(here / "connectome_page.js").read_text("utf-8"),
+        points=base64.b64encode(vertices.tobytes()).decode(),
+        script=(templates / "connectome_page.js").read_text("utf-8"),
     )
 
 
-def _boxed(positions: NDArray[np.float64]) -> tuple[NDArray[np.uint16], list[float]]:
-    """Positions (n, 3) in 16 bits each, and half the sides of their box: x and y true to one another, z as high as the
-    wider of them. y points down, as in the image."""
+def _scaled_to_box(positions: NDArray[np.float64]) -> tuple[NDArray[np.uint16], list[float]]:
+    """Scale positions (n, 3) to 16 bits, and return half the edges of their box.
+
+    x and y are in proportion, z is as high as the wider of them. y points down, as in the image.
+    """
     if not len(positions):
         return np.zeros((0, 3), dtype="<u2"), [1.0, 1.0, 1.0]
     low, spread = positions.min(0), np.ptp(positions, axis=0)
-    spots = np.where(spread > 0, (positions - low) / np.where(spread > 0, spread, 1), 0.5)
-    spots[:, 1] = 1 - spots[:, 1]
+    scaled = np.where(spread > 0, (positions - low) / np.where(spread > 0, spread, 1), 0.5)
+    scaled[:, 1] = 1 - scaled[:, 1]
     wide = max(spread[0], spread[1], 1e-9)
-    return np.rint(FINEST * spots).astype("<u2"), [float(spread[0] / wide), float(spread[1] / wide), 0.9]
+    return np.rint(FINEST * scaled).astype("<u2"), [float(spread[0] / wide), float(spread[1] / wide), 0.9]
 
 
-def _neurons(web: Connectome) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
-    """Neurons in the order of what they are drawn as, and where each of those groups begins."""
-    size = float(np.clip(250 / max(1, len(web.owner)) ** 0.5, 2, 8))
-    kinds = [(web.owner == INPUT_OWNER, "", INPUT, 0.7 * size)]
-    for k in range(len(web.names)):
-        kinds.append((web.owner == k, str(k), task_colour(k), size))
-        kinds.append(((web.owner == PORT) & (web.task == k), str(k), INK, 1.5 * size))
+def _neuron_groups(connectome: Connectome) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
+    """Sort neurons by how they are drawn, and list where each group begins, its colour and size."""
+    size = float(np.clip(250 / max(1, len(connectome.owner)) ** 0.5, 2, 8))
+    kinds = [(connectome.owner == INPUT_OWNER, "", INPUT, 0.7 * size)]
+    for k in range(len(connectome.names)):
+        kinds.append((connectome.owner == k, str(k), task_colour(k), size))
+        kinds.append(((connectome.owner == PORT) & (connectome.task == k), str(k), INK, 1.5 * size))
     order, groups, first = [], [], 0
     for mask, task, colour, points in kinds:
-        here = np.flatnonzero(mask)
+        members = np.flatnonzero(mask)
         kind = {"task": task, "colour": colour, "size": points, "round": int(colour != INK)}
-        groups.append(kind | {"first": first, "count": len(here)})
-        order.append(here)
-        first += len(here)
+        groups.append(kind | {"first": first, "count": len(members)})
+        order.append(members)
+        first += len(members)
     return np.concatenate(order), groups
 
 
-def _planes(web: Connectome, planes: NDArray[np.uint16]) -> list[str]:
-    """What is written beside each height."""
-    if not web.grid:
-        return [f"level {level}" if level else "input" for level in np.unique(np.maximum(web.levels, 0))]
-    names = np.unique(web.positions[:, 2])
-    inputs = set(web.positions[web.owner == INPUT_OWNER, 2])
+def _plane_names(connectome: Connectome, planes: NDArray[np.uint16]) -> list[str]:
+    """Name the planes of the grid, or the levels where there is none."""
+    if not connectome.grid:
+        return [f"level {level}" if level else "input" for level in np.unique(np.maximum(connectome.levels, 0))]
+    names = np.unique(connectome.positions[:, 2])
+    inputs = set(connectome.positions[connectome.owner == INPUT_OWNER, 2])
     return [f"plane {z:.0f}{' (input)' if z in inputs else ''}" for z in names][: len(planes)]
 
 
-def _task(web: Connectome, k: int) -> str:
-    neurons, synapses = int((web.owner == k).sum()), len(web.layers[k].weight)
+def _task_checkbox(connectome: Connectome, k: int) -> str:
+    neurons, synapses = int((connectome.owner == k).sum()), len(connectome.layers[k].weight)
     return (
         f'<label><input type="checkbox" data-task="{k}" checked> <i style="background: {task_colour(k)}"></i> '
-        f"{html.escape(web.names[k])}<small>{neurons:,} neurons, {synapses:,} synapses</small></label>"
+        f"{html.escape(connectome.names[k])}<small>{neurons:,} neurons, {synapses:,} synapses</small></label>"
     )

@@ -1,8 +1,8 @@
-"""Figures of one network: its weights, activities and receptive fields.
+"""Draw the weight matrix, activities and receptive fields of one network.
 
 W is (S, S), row = receiving neuron, column = sending neuron. ``levels`` is an integer a neuron, (S,): 0 for inputs,
-1 to I for the first iteration at which it varies, negative for a neuron that is silent. Scales are fixed, not fitted,
-so that figures of two tasks or two runs can be laid side by side.
+1 to I for the first iteration at which it varies, negative for an inactive neuron. Scales are fixed, not fitted, so
+that figures of two tasks or two runs are comparable.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nesa.figures.connectome import Synapses
+from nesa.analysis.connectome import Synapses
 from nesa.figures.style import AMOUNT, FAINT, INPUT, SIGNED, array, note, page, tidy
 
-CELLS = 500  # an image of more cells a side shows nothing more, and takes ten times as long
-LEAST = 0.06  # of an axis: so wide is a level drawn at least, or three neurons beside a thousand would not be seen
+CELLS = 500  # of an axis; an image of more cells shows nothing more and takes ten times as long
+LEAST_WIDTH = 0.06  # of a level, as a share of the axis; else three neurons beside a thousand would be invisible
 
 
-class Strips(NamedTuple):
-    """Sorted neurons laid out along an axis from 0 to 1, level by level."""
+class LevelAxis(NamedTuple):
+    """Neurons, sorted by level, laid out along an axis from 0 to 1."""
 
     starts: NDArray[np.int64]  # (C,) the first neuron of each cell
     edges: NDArray[np.float64]  # (C + 1,) borders of the cells
@@ -35,15 +35,15 @@ class Strips(NamedTuple):
 
 
 def level_order(levels: Any) -> NDArray[np.int64]:
-    """Neurons in order of level, silent ones last; within a level in order of index."""
+    """Sort neurons by level, inactive ones last; within a level by index."""
     levels = array(levels).astype(np.int64)
     return np.argsort(np.where(levels < 0, np.iinfo(np.int64).max, levels), kind="stable")
 
 
-def strips(levels: NDArray[Any], cells: int = CELLS) -> Strips:
-    """Levels of neurons that are sorted by level, (n,) -> where each is drawn; at most about ``cells`` cells."""
+def level_axis(levels: NDArray[Any], cells: int = CELLS) -> LevelAxis:
+    """Lay out neurons that are sorted by level, given as their levels (n,), in at most about ``cells`` cells."""
     values, first, counts = np.unique(levels, return_index=True, return_counts=True)
-    widths = np.maximum(counts / counts.sum(), LEAST)
+    widths = np.maximum(counts / counts.sum(), LEAST_WIDTH)
     ends = np.cumsum(widths / widths.sum())
     starts, edges = [], [np.zeros(1)]
     for begin, count, low, high in zip(first, counts, [0, *ends[:-1]], ends, strict=True):
@@ -52,13 +52,13 @@ def strips(levels: NDArray[Any], cells: int = CELLS) -> Strips:
         starts.append(begin + at)
         edges.append(low + (high - low) * np.append(at[1:], count) / count)
     centres = [(low + high) / 2 for low, high in zip([0, *ends[:-1]], ends, strict=True)]
-    return Strips(
+    return LevelAxis(
         np.concatenate(starts), np.concatenate(edges), list(ends[:-1]), centres, values.tolist(), counts.tolist()
     )
 
 
-def strongest(synapses: Synapses, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float32]:
-    """Of each block of W, begun by ``rows`` and ``columns``, the entry that is largest in size, with its sign."""
+def strongest_in_blocks(synapses: Synapses, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float32]:
+    """Reduce W to blocks that begin at ``rows`` and ``columns``: the entry of largest size, with its sign."""
     image = np.zeros((len(rows), len(columns)), dtype=np.float32)
     row = np.searchsorted(rows, synapses.receiver, side="right") - 1
     column = np.searchsorted(columns, synapses.sender, side="right") - 1
@@ -68,12 +68,12 @@ def strongest(synapses: Synapses, rows: NDArray[Any], columns: NDArray[Any]) -> 
 
 
 def weight_matrix(W: Any, order: Any, levels: Any, title: str = "weights", limit: float = 0.25) -> Figure:
-    """The weight matrix sorted by level (paper figs 3 and 4): all neurons on the left, the live ones on the right.
+    """Draw W sorted by level (paper figs 3 and 4): all neurons on the left, the live ones on the right.
 
     ``order`` is a permutation of the neurons, by default (None) `level_order`. A synapse is live when it is not zero
     and both its neurons are; colours end at +- ``limit``.
     """
-    synapses, levels = Synapses.of(W), array(levels)
+    synapses, levels = Synapses.of(array(W)), array(levels)
     order = level_order(levels) if order is None else array(order)
     S, levels = len(order), levels[order]
     rank = np.argsort(order)
@@ -83,14 +83,14 @@ def weight_matrix(W: Any, order: Any, levels: Any, title: str = "weights", limit
     whole, live = figure.subplots(1, 2, width_ratios=(1, 1.7))
     cells = np.linspace(0, S, min(S, CELLS), endpoint=False).astype(np.int64)
     image = whole.imshow(
-        strongest(synapses, cells, cells),
+        strongest_in_blocks(synapses, cells, cells),
         cmap=SIGNED,
         vmin=-limit,
         vmax=limit,
         extent=(0, S, S, 0),
         interpolation="nearest",
     )
-    tidy(whole, f"all {S:,} neurons, {int((levels < 0).sum()):,} of them silent", "sender", "receiver")
+    tidy(whole, f"all {S:,} neurons, {int((levels < 0).sum()):,} of them inactive", "sender", "receiver")
     alive = synapses.take((levels[synapses.sender] >= 0) & (levels[synapses.receiver] >= 0))
     rows, receiver = np.unique(alive.receiver, return_inverse=True)
     columns, sender = np.unique(alive.sender, return_inverse=True)
@@ -101,8 +101,8 @@ def weight_matrix(W: Any, order: Any, levels: Any, title: str = "weights", limit
         "receivers by level (and their number)",
     )
     if len(rows):
-        y, x = strips(levels[rows]), strips(levels[columns])
-        mesh = strongest(Synapses(sender, receiver, alive.weight), y.starts, x.starts)
+        y, x = level_axis(levels[rows]), level_axis(levels[columns])
+        mesh = strongest_in_blocks(Synapses(sender, receiver, alive.weight), y.starts, x.starts)
         live.pcolormesh(x.edges, y.edges, mesh, cmap=SIGNED, vmin=-limit, vmax=limit, rasterized=True)
         _mark(live, x, y)
     live.set(xlim=(0, 1), ylim=(1, 0))
@@ -117,9 +117,9 @@ def weight_matrix(W: Any, order: Any, levels: Any, title: str = "weights", limit
 def activities(
     means: Any, levels: Any, title: str = "activities", limits: tuple[float, float] = (1e-3, 10.0)
 ) -> Figure:
-    """Mean size of each live neuron's state after each iteration (paper figs 3 and 4), neurons sorted by level.
+    """Draw the mean |N| of each active neuron after each iteration (paper figs 3 and 4), sorted by level.
 
-    ``means`` is (I + 1, S), from l = 0 on. White is silence, and colours run from ``limits[0]`` to ``limits[1]`` in
+    ``means`` is (I + 1, S), from l = 0 on. White is zero; colours run from ``limits[0]`` to ``limits[1]`` in
     logarithmic steps.
     """
     means, levels = np.abs(array(means)), array(levels)
@@ -127,7 +127,7 @@ def activities(
     order = level_order(levels)[: int((levels >= 0).sum())]
     if not len(order):
         return note(figure, "no neuron is active")
-    x = strips(levels[order])
+    x = level_axis(levels[order])
     cells = np.maximum.reduceat(means[:, order], x.starts, axis=1)
     axes = tidy(
         figure.add_subplot(),
@@ -147,7 +147,7 @@ def activities(
 def receptive_fields(
     W_in: Any, size: Sequence[int], count: int = 64, channels: int = 1, title: str = "receptive fields"
 ) -> Figure:
-    """What the new neurons read of the input: the ``count`` strongest of them, strongest first.
+    """Draw the input weights of the ``count`` neurons that read most of the input, strongest first.
 
     ``W_in`` is (n, D_in), one row a neuron, with D_in = channels * H * W for size [H, W] or D for size [D]. Each field
     is divided by its own largest weight; three channels are shown as red, green and blue around grey.
@@ -157,19 +157,19 @@ def receptive_fields(
     if W_in.ndim != 2 or W_in.shape[1] != channels * height * width:
         raise ValueError(f"W_in is (n, {channels} * {height} * {width}), not {W_in.shape}")
     strength = np.linalg.norm(W_in, axis=1)
-    best = np.argsort(-strength, kind="stable")[: min(count, int((strength > 0).sum()))]
-    if not len(best):
+    chosen = np.argsort(-strength, kind="stable")[: min(count, int((strength > 0).sum()))]
+    if not len(chosen):
         return note(page(6.4, 3, title), "no new neuron reads the input")
-    across = 1 if height == 1 else int(np.ceil(np.sqrt(len(best))))
-    down = int(np.ceil(len(best) / across))
+    across = 1 if height == 1 else int(np.ceil(np.sqrt(len(chosen))))
+    down = int(np.ceil(len(chosen) / across))
     gap = 0 if height == 1 else max(1, width // 16)
     sheet = np.full((down * (height + gap) + gap, across * (width + gap) + gap, channels), np.nan)
-    for place, neuron in enumerate(best):
+    for place, neuron in enumerate(chosen):
         top, left = gap + place // across * (height + gap), gap + place % across * (width + gap)
         field = W_in[neuron].reshape(channels, height, width).transpose(1, 2, 0)
         sheet[top : top + height, left : left + width] = field / np.abs(field).max()
     figure = page(6.9, 6.2, title)
-    axes = tidy(figure.add_subplot(), f"{len(best):,} strongest of {int((strength > 0).sum()):,} that read the input")
+    axes = tidy(figure.add_subplot(), f"{len(chosen):,} strongest of {int((strength > 0).sum()):,} that read the input")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     if channels == 3:
@@ -184,8 +184,8 @@ def receptive_fields(
     return figure
 
 
-def _mark(axes: Axes, x: Strips, y: Strips | None = None) -> None:
-    """Lines between levels, and their names in the middle of each."""
+def _mark(axes: Axes, x: LevelAxis, y: LevelAxis | None = None) -> None:
+    """Draw lines between levels, and name each level with its number of neurons."""
     axes.set_xticks(x.centres, [f"{level}\n{count:,}" for level, count in zip(x.levels, x.counts, strict=True)])
     for border in x.borders:
         axes.axvline(border, color=FAINT, lw=0.5)

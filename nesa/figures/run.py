@@ -1,4 +1,4 @@
-"""Figures of a whole run, from its tables; those of one network (nesa.figures.network, nesa.figures.connectome) are found here too.
+"""Draw a whole run from its tables: neurons by level, depth, accuracy matrix, and which task reads which.
 
 Each function takes numbers and returns a matplotlib Figure: nothing is read, shown or saved. ``rows`` are rows of the
 accumulation table (nesa.run_folder.tables), in the order of the tasks.
@@ -14,22 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from nesa.figures.connectome import connectome
-from nesa.figures.network import activities, receptive_fields, weight_matrix
 from nesa.figures.style import INK, INPUT, array, ink_on, note, page, short, task_colour, task_hatch, tidy
-from nesa.figures.training import training_curves
-
-__all__ = [
-    "accuracy_matrix",
-    "activities",
-    "connectome",
-    "depth_over_tasks",
-    "neurons_by_level",
-    "owner_flow",
-    "receptive_fields",
-    "training_curves",
-    "weight_matrix",
-]
 
 DEPTHS = {"depth_readout": ("o", "-", "#3f90da"), "depth_mean": ("s", "--", "#e76300"), "depth_graph": ("^", ":", INK)}
 ACROSS = 5  # panels side by side
@@ -38,7 +23,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def neurons_by_level(rows: Rows, title: str = "neurons by level and owner", limit: int | None = None) -> Figure:
-    """A panel for the network after each task: one bar a level, stacked by the task that owns the neurons.
+    """Draw neurons by level after each task, a panel each, stacked by the task that owns the neurons.
 
     All panels have the same axes; ``limit`` fixes their height (by default the least of 1, 2, 5 * 10^n that fits).
     """
@@ -58,14 +43,14 @@ def neurons_by_level(rows: Rows, title: str = "neurons by level and owner", limi
         if at >= len(rows):
             axes.set_axis_off()
             continue
-        last = at + across >= len(rows)
+        lowest = at + across >= len(rows)
         tidy(
             axes,
             f"after {short([rows[at]['task']], 18)[0]}",
-            "level" if last else "",
+            "level" if lowest else "",
             "neurons" if at % across == 0 else "",
         )
-        axes.tick_params(labelbottom=last)
+        axes.tick_params(labelbottom=lowest)
         floor = np.zeros(depth)
         for owner in range(at + 1):
             index = rows[owner]["index"]
@@ -91,7 +76,7 @@ def neurons_by_level(rows: Rows, title: str = "neurons by level and owner", limi
 
 
 def depth_over_tasks(rows: Rows, iterations: int | None = None, title: str = "depth over tasks") -> Figure:
-    """Readout depth, mean depth and graph depth of each task's network, from 0 to ``iterations`` at least."""
+    """Draw readout, mean and graph depth of each task's network, from 0 to ``iterations`` at least."""
     if not rows:
         return note(page(6.4, 3, title), "no task has been claimed yet")
     figure = page(max(5.0, 2.6 + 0.8 * len(rows)), 3.6, title)
@@ -112,7 +97,7 @@ def depth_over_tasks(rows: Rows, iterations: int | None = None, title: str = "de
 
 
 def accuracy_matrix(R: Any, names: Sequence[str], title: str = "test accuracy (%)") -> Figure:
-    """R (K, K) as a heat map from 0 to 100 %: a row after each task, a column for each task measured; NaN is blank."""
+    """Draw R (K, K) as a heat map: a row after each task, a column for each task measured; NaN is blank."""
     R = array(R).astype(np.float64)
     if R.shape != (len(names), len(names)):
         raise ValueError(f"R is ({len(names)}, {len(names)}) for {len(names)} names, not {R.shape}")
@@ -136,7 +121,7 @@ def accuracy_matrix(R: Any, names: Sequence[str], title: str = "test accuracy (%
 
 
 def owner_flow(matrix: Any, names: Sequence[str], title: str = "what each task reads") -> Figure:
-    """Who feeds whom: for each task the share of its incoming |W| from the input and from the neurons of each task.
+    """Draw the share of each task's incoming |W| from the input and from the neurons of each task.
 
     ``matrix`` is (K, K + 1), row = the task that reads, column 0 = input, column 1 + k = neurons of task k; any unit,
     rows are divided by their sums.
@@ -175,6 +160,7 @@ def owner_flow(matrix: Any, names: Sequence[str], title: str = "what each task r
 
 
 def _task_keys(indices: Iterable[int], names: Sequence[str]) -> list[Patch]:
+    """Make the entries of a legend of tasks."""
     return [
         Patch(facecolor=task_colour(index), hatch=task_hatch(index), edgecolor="white", label=name)
         for index, name in zip(indices, short(names), strict=True)
@@ -182,7 +168,7 @@ def _task_keys(indices: Iterable[int], names: Sequence[str]) -> list[Patch]:
 
 
 def _ceiling(value: float) -> int:
-    """The least of 1, 2, 5, 10, 20, 50, ... that is not below ``value``: runs of similar size get the same axes."""
+    """Find the least of 1, 2, 5, 10, 20, ... that is not below ``value``: runs of similar size get the same axes."""
     unit = 1
     while True:
         for step in (1, 2, 5):

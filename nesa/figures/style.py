@@ -1,6 +1,6 @@
-"""What all figures share: a light page, colours that mean the same everywhere, and files that are small and repeatable.
+"""Define the style of figures and render them: one palette everywhere, small files, the same bytes for the same figure.
 
-Figures are made without pyplot, so they need no display and leave no state behind. Colours are told apart by people
+Figures are made without pyplot, so they need no display and leave no state behind. Colours can be told apart by people
 with colour-blindness: tasks by Petroff's ten (arXiv 2107.02270), signs by red and blue through white, amounts by one
 hue that darkens.
 """
@@ -37,29 +37,30 @@ INPUT = "#d8d8d8"
 INK = "#262626"
 FAINT = "#8c8c8c"
 SIGNED = "RdBu_r"
-WARM, COLD = "#b2182b", "#2166ac"  # its red and its blue
+WARM, COLD = "#b2182b", "#2166ac"  # the red and the blue of SIGNED
 AMOUNT = "YlGnBu"
 DPI = 110
-SIZE = 300_000  # bytes: what a file may weigh before its colours are reduced
+SIZE = 300_000  # bytes; larger files are reduced to fewer colours
 
 
 def task_colour(index: int) -> str:
-    """The colour of the task with this index, the same in every figure; `task_hatch` tells the 11th from the 1st."""
+    """Return the colour of a task by its index, the same in every figure; `task_hatch` tells the 11th from the 1st."""
     return TASKS[index % len(TASKS)]
 
 
 def task_hatch(index: int) -> str:
+    """Return the hatch of a task by its index: it changes after each round of colours."""
     return HATCHES[index // len(TASKS) % len(HATCHES)]
 
 
 def ink_on(colour: str) -> str:
-    """Black or white, whichever is read more easily on ``colour``."""
+    """Return black or white, whichever is easier to read on this colour."""
     red, green, blue = to_rgb(colour)
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.45 else "white"
 
 
 def page(width: float, height: float, title: str = "") -> Figure:
-    """An empty figure of that many inches."""
+    """Make an empty figure, its size in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="compressed", facecolor="white")
     if title:
         figure.suptitle(title, fontsize=11, color=INK)
@@ -67,7 +68,7 @@ def page(width: float, height: float, title: str = "") -> Figure:
 
 
 def tidy(axes: Axes, title: str = "", x: str = "", y: str = "") -> Axes:
-    """Names and quiet lines."""
+    """Set the titles of the axes, and draw only thin left and bottom lines."""
     axes.set_title(title, fontsize=9, color=INK)
     axes.set_xlabel(x, fontsize=9, color=INK)
     axes.set_ylabel(y, fontsize=9, color=INK)
@@ -79,7 +80,7 @@ def tidy(axes: Axes, title: str = "", x: str = "", y: str = "") -> Axes:
 
 
 def note(figure: Figure, text: str) -> Figure:
-    """A figure that has nothing to show says so, on axes of its own."""
+    """Write a sentence in the middle of a figure that has nothing to show."""
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=10, color=FAINT, transform=axes.transAxes)
@@ -87,19 +88,19 @@ def note(figure: Figure, text: str) -> Figure:
 
 
 def short(names: Sequence[str], length: int = 14) -> list[str]:
-    """Names that fit under a bar."""
+    """Cut names so that they fit under a bar."""
     return [name if len(name) <= length else name[: length - 1] + "…" for name in names]
 
 
 def array(values: Any) -> NDArray[Any]:
-    """A numpy array of a tensor (any device), an array or a list."""
+    """Convert a tensor on any device, an array or a list to a NumPy array."""
     return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
 
 
 def render(figure: Figure) -> dict[str, bytes]:
-    """The figure as files: {"png": ..., "svg": ...}, the same bytes for the same figure.
+    """Render a figure as {"png": bytes, "svg": bytes}, the same bytes for the same figure.
 
-    What is over SIZE is reduced to 256 colours, which leaves about a third of it.
+    Files larger than SIZE are reduced to 256 colours, to about a third.
     """
     png, svg = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "nesa", "svg.fonttype": "none"}):
@@ -114,6 +115,7 @@ def render(figure: Figure) -> dict[str, bytes]:
 
 
 def _reduced(png: bytes) -> bytes:
+    """Quantise a picture to 256 colours."""
     from PIL import Image
 
     reduced = io.BytesIO()

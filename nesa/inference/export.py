@@ -1,12 +1,12 @@
-"""One task of a stored run as a file that needs nothing of this project: torch.export, or ONNX.
+"""Export one task of a stored run with torch.export or to ONNX, as a file that does not need this project.
 
-What is inside is `urn.extract`'s module, small dense layers one after the other, behind the task's own normalisation:
-raw samples in, as the task's images are (values 0 to 255), logits of the task's classes out. The batch is free.
+The file contains the module of `urn.extract` (small dense layers) after the task's own normalisation: raw samples in
+(images with values 0 to 255), logits of the task's classes out. The batch size is dynamic.
 
     program = torch.export.load("shapes.pt2")        # torch alone
     logits = program.module()(images)                # (B, C, H, W) or (B, D) float32 -> (B, D_out)
 
-Before anything is written both sides are run on the samples that the run has kept with the task.
+Before anything is written, the exported logits are compared with those that the run has stored with the task.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from nesa.errors import RunFailed, UserError
-from nesa.inference import saved_run
-from nesa.inference.saved_run import SavedTask
-from nesa.run_folder.layout import write_whole
+from nesa.files import write_atomically
+from nesa.inference.saved_run import SavedTask, load
+from nesa.run_folder.reader import read_probe
 from urn.mlp_conversion import extract
 
 SUFFIXES = {".pt2": "torch.export", ".onnx": "ONNX"}
-EXTRA = ("onnx", "onnxscript")  # what torch's exporter to ONNX asks for
+EXTRA = ("onnx", "onnxscript")  # required by torch's exporter to ONNX
 TOLERANCE = 1e-5  # of the largest logit: other sums of the same terms
 
 
@@ -44,7 +44,7 @@ class Exported(nn.Module):
 
 
 def export(folder: str | Path, task: str, to: Path) -> str:
-    """Writes the task's network to `to` (.pt2 or .onnx), whole, and returns what it takes and gives, in words.
+    """Write the task's network to `to` (.pt2 or .onnx), and return a sentence about its inputs and outputs.
 
     Raises UserError for another suffix, an unknown task and missing packages, RunFolderError for a damaged run, and
     RunFailed when the exported logits are not the run's, to TOLERANCE."""
@@ -55,17 +55,16 @@ def export(folder: str | Path, task: str, to: Path) -> str:
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None] if kind == "ONNX" else []
     if missing:
         raise UserError(f"--to {to}: ONNX needs {', '.join(missing)}: pip install 'nesa[onnx]', or write a .pt2 file")
-    run = saved_run.load(folder)
+    run = load(folder)
     source = run.task(task)
-    event = next(event for event in saved_run.checkpointed(run.events) if event["task"] == task)
-    probe = saved_run.read_probe(folder, event)
+    probe = read_probe(folder, run.checkpoint_of(task))
     x = probe["x"].float().reshape(-1, *source.shape)
     module = Exported(source).eval()
-    _same(module(x), probe["logits"], task)
+    _check_logits(module(x), probe["logits"], task)
     names = {"classes": list(source.classes), "mean": source.mean, "std": source.std, "run": Path(folder).name}
     content = (_onnx if kind == "ONNX" else _program)(module, x, names, probe["logits"], task)
     to.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(to, content)
+    write_atomically(to, content)
     shape = ", ".join(map(str, source.shape))
     return f"{to}: {kind}, float32 (B, {shape}) raw samples in, (B, {len(source.classes)}) logits out"
 
@@ -74,7 +73,7 @@ def _program(
     module: Exported, x: Tensor, names: dict[str, Any], logits: Tensor, task: str
 ) -> Callable[[IO[bytes]], object]:
     program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("B")},))
-    _same(program.module()(x), logits, task)
+    _check_logits(program.module()(x), logits, task)
     extra = {key: str(value) for key, value in names.items()}
     return lambda file: torch.export.save(program, file, extra_files=extra)  # type: ignore[arg-type]
 
@@ -83,7 +82,7 @@ def _onnx(
     module: Exported, x: Tensor, names: dict[str, Any], logits: Tensor, task: str
 ) -> Callable[[IO[bytes]], object]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's exporter warns about its own deprecated parts
+        warnings.simplefilter("ignore")  # torch's exporter uses deprecated parts of torch
         program = torch.onnx.export(
             module, (x,), input_names=["x"], output_names=["logits"], dynamic_shapes=({0: "B"},), dynamo=True,
             verbose=False,
@@ -95,7 +94,7 @@ def _onnx(
     return lambda file: file.write(proto.SerializeToString())
 
 
-def _same(found: Tensor, wanted: Tensor, task: str) -> None:
+def _check_logits(found: Tensor, wanted: Tensor, task: str) -> None:
     worst = float((found - wanted).abs().max())
     if not worst <= TOLERANCE * max(1.0, float(wanted.abs().max())):
         raise RunFailed(

@@ -1,7 +1,7 @@
-"""A text with tables and pictures, written once and printed twice: as Markdown, and as one HTML page.
+"""Write a document once from sections of text, tables and pictures, and print it as Markdown and as one HTML page.
 
-A section is a title and blocks, and a block is one of the classes here. Whatever comes from a user (names of tasks,
-messages, a curriculum) is escaped on the way out, so a name can neither break a table nor run as a script.
+A section is a title and blocks, and a block is one of the classes here. Text that comes from a user (names of tasks,
+messages, a curriculum) is escaped in the output, so a name can neither break a table nor run as a script.
 """
 
 from __future__ import annotations
@@ -14,19 +14,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from nesa.run_folder.tables import markdown_table
+
 MEDIA = {"png": "image/png", "svg": "image/svg+xml", "gif": "image/gif"}
 STYLE = """
 body { font: 15px/1.55 system-ui, sans-serif; color: #262626; background: #fff; margin: 2em auto; padding: 0 1.2em;
   max-width: 72em; }
 h1 { font-size: 1.6em; } h2 { margin-top: 2.2em; border-bottom: 1px solid #e6e6e6; }
-table { border-collapse: collapse; font-size: .9em; margin: 1em 0; display: block; overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9em; margin: 1em 0; display: block; overflow-x: auto;
+  font-variant-numeric: tabular-nums; }
 th, td { padding: .25em .8em; border-bottom: 1px solid #e6e6e6; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #8c8c8c; }
 pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: .85em; }
 figure { margin: 1em 0; display: inline-block; max-width: 100%; vertical-align: top; }
-img { max-width: 100%; height: auto; } figcaption { color: #6b6b6b; font-size: .85em; }
+img, svg { max-width: 100%; height: auto; } figcaption { color: #6b6b6b; font-size: .85em; }
+figcaption b { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin: 0 .4em 0 1em; }
 iframe { width: 100%; height: 720px; border: 1px solid #e6e6e6; }
 summary { cursor: pointer; color: #3b6ea5; } nav a { margin-right: 1.2em; white-space: nowrap; }
+.note { background: #fff4d6; padding: .4em .8em; border-left: 4px solid #ffa90e; }
 """
 
 
@@ -36,20 +41,33 @@ class Text(NamedTuple):
     text: str
 
 
+class Note(NamedTuple):
+    """A paragraph that must not be overlooked."""
+
+    text: str
+
+
 class Code(NamedTuple):
-    """Text as it stands; in the page it is folded away behind its title."""
+    """Preformatted text; the page folds it away behind its title."""
 
     title: str
     text: str
 
 
 class Picture(NamedTuple):
-    """A picture by its name, what it shows, and its kind (png, svg or gif) with its bytes; ``link`` for Markdown."""
+    """A picture with its caption, its kind (png, svg or gif) and its bytes; ``link`` for Markdown."""
 
     caption: str
     kind: str
     content: bytes
     link: str
+
+
+class Drawing(NamedTuple):
+    """An <svg> element with a legend of (colour, label); Markdown has the labels alone."""
+
+    legend: Sequence[tuple[str, str]]
+    svg: str
 
 
 class Frame(NamedTuple):
@@ -70,18 +88,18 @@ class Table:
     folded: str = ""  # the title behind which the page hides it
 
 
-Block = Text | Code | Picture | Frame | Table
+Block = Text | Note | Code | Picture | Drawing | Frame | Table
 
 
 class Section(NamedTuple):
-    """A title and what comes below it."""
+    """A title and the blocks below it."""
 
     title: str
     blocks: Sequence[Block]
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:
-    """The text for editors and repositories; pictures are links."""
+    """Print the document as Markdown; pictures are links."""
     parts = [f"# {_plain(title)}"]
     for section in sections:
         parts += [f"## {_plain(section.title)}", *map(_markdown, section.blocks)]
@@ -89,7 +107,7 @@ def markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """The same as one HTML page that needs no other file and no network."""
+    """Print the document as one HTML page that needs no other file and no network."""
     names = [re.sub(r"\W+", "-", section.title.lower()) for section in sections]
     links = " ".join(f'<a href="#{n}">{html.escape(s.title)}</a>' for n, s in zip(names, sections, strict=True))
     body = "\n".join(
@@ -99,40 +117,48 @@ def page(title: str, sections: Sequence[Section]) -> str:
     heading = html.escape(title)
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{heading}</title>\n<style>{STYLE}</style></head>\n"
         f"<body><h1>{heading}</h1>\n<nav>{links}</nav>\n{body}\n</body></html>\n"
     )
 
 
 def _markdown(block: Block) -> str:
+    """Print one block as Markdown."""
     match block:
         case Text(text):
             return _plain(text)
+        case Note(text):
+            return f"**Note:** {_plain(text)}"
         case Code(title, text):
             fence = "`" * (1 + max([2, *(len(run) for run in re.findall("`+", text))]))
             return f"{_plain(title)}\n\n{fence}\n{text.rstrip()}\n{fence}"
         case Picture(caption, _, _, link):
             return f"![{_plain(caption)}]({link})"
+        case Drawing(legend, _):
+            return _plain(", ".join(label for _, label in legend))
         case Frame(caption, _, link):
             return f"[{_plain(caption)}]({link})"
         case Table():
-            lines = [block.header, ["---", *("---:" for _ in block.header[1:])]]
-            lines += [[_plain(_shown(block, cell)) for cell in row] for row in block.rows]
-            lines[0] = [_plain(cell) for cell in block.header]
-            return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+            return markdown_table(block.header, [[_shown(block, cell) for cell in row] for row in block.rows], _plain)
 
 
 def _html(block: Block) -> str:
+    """Print one block as HTML."""
     match block:
         case Text(text):
             return f"<p>{html.escape(text)}</p>\n"
+        case Note(text):
+            return f'<p class="note">{html.escape(text)}</p>\n'
         case Code(title, text):
             return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>\n"
         case Picture(caption, kind, content, _):
             source = f"data:{MEDIA[kind]};base64,{base64.b64encode(content).decode()}"
-            words = html.escape(caption)
-            return f'<figure><img src="{source}" alt="{words}"><figcaption>{words}</figcaption></figure>\n'
+            text = html.escape(caption)
+            return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>\n'
+        case Drawing(legend, svg):
+            labels = "".join(f'<b style="background: {colour}"></b>{html.escape(label)}' for colour, label in legend)
+            return f"<figure><figcaption>{labels}</figcaption>{svg}</figure>\n"
         case Frame(caption, inner, _):
             return f'<iframe title="{html.escape(caption)}" srcdoc="{html.escape(inner)}"></iframe>\n'
         case Table():
@@ -145,8 +171,9 @@ def _html(block: Block) -> str:
 
 
 def _cell(table: Table, cell: Any) -> str:
-    whole = "" if cell is None or isinstance(cell, str) else f' data-value="{html.escape(json.dumps(cell))}"'
-    return f"<td{whole}>{html.escape(_shown(table, cell))}</td>"
+    """Print one cell as HTML, a number in full beside the text that is shown."""
+    value = "" if cell is None or isinstance(cell, str) else f' data-value="{html.escape(json.dumps(cell))}"'
+    return f"<td{value}>{html.escape(_shown(table, cell))}</td>"
 
 
 def _shown(table: Table, cell: Any) -> str:
@@ -154,5 +181,5 @@ def _shown(table: Table, cell: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which Markdown and HTML find nothing to act on, on one line."""
+    """Escape what Markdown and HTML would act on, and join lines."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))

@@ -1,6 +1,6 @@
-"""Tables of text that fit where they are read: a terminal of 80 columns, or Markdown.
+"""Format tables and paragraphs for a terminal of 80 columns.
 
-A table is a heading and rows of cells; the first column names the row and stands on the left, the others on the right.
+A table is a header and rows of cells; the first column names the row and is left-aligned, the others right-aligned.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ Rows = Sequence[Sequence[str]]
 
 
 def terminal(header: Sequence[str], rows: Rows, width: int = WIDTH) -> str:
-    """Lines of at most ``width`` characters. What does not fit beside the first column goes on below, as further
-    blocks that repeat it; a cell too long for the line by itself is cut, and ends in an ellipsis."""
+    """Format a table in lines of at most ``width`` characters.
+
+    Columns that do not fit follow below, in blocks that repeat the first column; a cell too long for a line is cut,
+    and ends in an ellipsis.
+    """
     lines = [list(map(_plain, line)) for line in (header, *rows)]
     first = min(max(len(line[0]) for line in lines), width // 3)
     most = width - first - len(GAP)
@@ -27,36 +30,25 @@ def terminal(header: Sequence[str], rows: Rows, width: int = WIDTH) -> str:
         while end < len(widths) and (end == at or used + len(GAP) + widths[end] <= width):
             used += len(GAP) + widths[end]
             end += 1
-        blocks.append(
-            "\n".join(
-                GAP.join(
-                    [
-                        cut(line[0], first).ljust(first),
-                        *(cut(line[1 + i], widths[i]).rjust(widths[i]) for i in range(at, end)),
-                    ]
-                ).rstrip()
-                for line in lines
-            )
-        )
+        block = []
+        for line in lines:
+            cells = [cut(line[1 + i], widths[i]).rjust(widths[i]) for i in range(at, end)]
+            block.append(GAP.join([cut(line[0], first).ljust(first), *cells]).rstrip())
+        blocks.append("\n".join(block))
         at = max(end, at + 1)
     return "\n\n".join(blocks)
 
 
-def markdown(header: Sequence[str], rows: Rows) -> str:
-    """A Markdown table."""
-    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
-    return "\n".join("| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
 def cut(text: str, length: int) -> str:
+    """Cut text to ``length`` characters, an ellipsis at its end."""
     return text if len(text) <= length else text[: max(length - 1, 0)] + "…"
 
 
 def _plain(text: str) -> str:
-    """One line without control characters: a name may hold anything that a file name may."""
+    """Replace control characters, which a name may contain as a file name may."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def wrapped(text: str, width: int = WIDTH) -> str:
-    """A paragraph of at most ``width`` columns; further lines are indented by two. Long words stay whole."""
+    """Wrap a paragraph at ``width`` columns, further lines indented by two. Long words stay whole."""
     return textwrap.fill(_plain(text), width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""Checkpoints: data only, so that loading one never runs code, and small, so that saving one is cheap."""
+"""Save and load checkpoints of data only, so that loading one never runs code, and without unused tensor storage."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from nesa.errors import RunFolderError
-from nesa.run_folder.layout import CHECKPOINT, task_folder, write_whole
+from nesa.files import write_atomically
+from nesa.run_folder.layout import CHECKPOINT, task_folder
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state`` whole; TypeError, before anything is written, if ``load`` could not take it back."""
+    """Write ``state`` atomically; TypeError, before anything is written, if `load_checkpoint` could not load it."""
     plain = _plain(path.name, state)
-    write_whole(path, lambda file: _save(plain, file))
+    write_atomically(path, lambda file: _save(plain, file))
 
 
 def load_checkpoint(folder: str | Path, task: str, name: str = CHECKPOINT, device: str = "cpu") -> dict[str, Any]:
-    """What `Record.checkpoint` saved; loads data only, never code. RunFolderError if it is missing or damaged."""
+    """Load tasks/TASK/NAME as data only, never code; RunFolderError if it is missing or damaged."""
     import torch
 
     path = task_folder(folder, task) / name
@@ -31,13 +32,13 @@ def load_checkpoint(folder: str | Path, task: str, name: str = CHECKPOINT, devic
 
 
 def _plain(place: str, value: Any) -> Any:
-    """``value`` with tensors detached and views cut out of their storage; TypeError for what is not data."""
+    """Copy ``value`` with tensors detached and views separated from their storage; TypeError for what is not data."""
     import torch
 
     if isinstance(value, torch.Tensor):
         value = value.detach()
         whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
-        return value if whole else value.clone()  # a view would take its whole storage along
+        return value if whole else value.clone()  # a view would be saved with its whole storage
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str | int):
@@ -51,7 +52,7 @@ def _plain(place: str, value: Any) -> Any:
 
 
 def _save(state: Any, file: IO[bytes]) -> None:
-    """torch.save, with a full disk as the OSError that it is: torch hides it behind a RuntimeError."""
+    """Call torch.save, and raise a full disk as OSError; torch hides it behind a RuntimeError."""
     import torch
 
     try:

@@ -1,22 +1,26 @@
-"""Where and how a run was made: what environment.json holds."""
+"""Describe and read the environment of a run (environment.json): versions, device, commit, seed and command."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from nesa.errors import RunFolderError
+from nesa.run_folder.layout import ENVIRONMENT, check_run
 
 PACKAGES = ("nesa", "torch", "torchvision", "avalanche-lib", "numpy", "scipy", "scikit-image", "scikit-learn", "pillow")
 
 
 def environment(seed: int, device: str = "cpu", command: Sequence[str] | None = None) -> dict[str, Any]:
-    """Versions, device, processor, threads, git commit, seed and the exact command of this process.
+    """Describe this process: versions, device, processor, threads, git commit, seed and the exact command.
 
     ``command`` defaults to the command line that started it. ``commit`` is None when nesa does not run from a git
     checkout; ``changed`` says whether tracked files there differed from the commit.
@@ -42,6 +46,25 @@ def environment(seed: int, device: str = "cpu", command: Sequence[str] | None = 
     }
 
 
+def machine(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Select from a run's environment what the last bits of a logit depend on."""
+    return {
+        "torch": environment["versions"]["torch"],
+        "device": environment["device_name"],
+        "processor": environment["processor"],
+        "threads": environment["threads"],
+    }
+
+
+def read_environment(folder: str | Path) -> dict[str, Any]:
+    """Read environment.json of a run; RunFolderError if it is no run or the file is damaged."""
+    path = check_run(folder) / ENVIRONMENT
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: cannot be read ({error})") from error
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -50,7 +73,7 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """The model of the processor: platform.processor() is empty or an architecture on most Linux systems."""
+    """Find the model of the processor; platform.processor() is empty or an architecture on most Linux systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -60,9 +83,9 @@ def _processor() -> str:
 
 
 def _commit(source: Path) -> tuple[str | None, bool | None]:
-    """The commit that holds ``source``; (None, None) unless git tracks that very file.
+    """Find the commit of ``source``, and whether files differ from it; (None, None) unless git tracks that very file.
 
-    An installed package may lie in an environment inside somebody else's repository, whose commit says nothing.
+    An installed package may lie in an environment inside another project's repository, whose commit is no answer.
     """
 
     def git(*words: str) -> str:

@@ -1,4 +1,4 @@
-"""Events: what one line of events.jsonl may hold, and reading the lines back.
+"""Make and read the events of a run, one JSON object a line of events.jsonl.
 
 Every event has "event" and "time" (seconds since 1970) and otherwise flat keys. No torch here.
 """
@@ -15,8 +15,9 @@ from typing import Any
 from nesa.errors import RunFolderError
 from nesa.run_folder import tables
 from nesa.run_folder.layout import EVENTS, check_run
+from nesa.run_folder.tables import Event
 
-# What the tables and TensorBoard need of an event; an event may hold more, and other events are free.
+# The keys that the tables and TensorBoard need; an event may have more keys, and there are other events.
 REQUIRED = {
     "run_started": ("name", "seed", "tasks"),
     "extended": ("name", "seed", "tasks", "curriculum", "command"),
@@ -30,25 +31,31 @@ REQUIRED = {
     "warning": ("message",),
 }
 
-
-BEGINNINGS = ("run_started", "extended")
-
-
-def began(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """What the run consists of by now: `run_started`, or the last `extended`, which says everything again for all
-    tasks. None when the run was stopped before it began."""
-    return next((event for event in reversed(events) if event["event"] in BEGINNINGS), None)
+STARTS = ("run_started", "extended")
 
 
-def finished(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The last `run_finished`; None while tasks are to come, also those of an extension."""
-    turns = (event for event in reversed(events) if event["event"] in (*BEGINNINGS, "run_finished"))
+def start_event(events: Sequence[Event]) -> Event | None:
+    """Find the event that lists all tasks of the run: `run_started`, or the last `extended`, which has the same keys.
+
+    None when the run was stopped before it began.
+    """
+    return next((event for event in reversed(events) if event["event"] in STARTS), None)
+
+
+def finish_event(events: Sequence[Event]) -> Event | None:
+    """Find the last `run_finished`; None while tasks remain to be trained, also those of an extension."""
+    turns = (event for event in reversed(events) if event["event"] in (*STARTS, "run_finished"))
     last = next(turns, None)
     return last if last is not None and last["event"] == "run_finished" else None
 
 
-def new_event(event: str, values: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The event as it will be written after ``events``: flat, finite and complete.
+def checkpoint_events(events: Sequence[Event]) -> list[Event]:
+    """List the events of the finished tasks' checkpoints, in order of tasks."""
+    return [event for event in events if event["event"] == "checkpointed"]
+
+
+def new_event(event: str, values: Mapping[str, Any], events: Sequence[Event]) -> dict[str, Any]:
+    """Make the event that will be written after ``events``: flat, finite and complete.
 
     TypeError for a value that is not flat, ValueError for a key that is missing or reserved, or for a score on a task
     that has not started.
@@ -56,7 +63,7 @@ def new_event(event: str, values: Mapping[str, Any], events: Sequence[Mapping[st
     line: dict[str, Any] = {"event": event, "time": round(time.time(), 3)}
     for key, value in values.items():
         if key in ("event", "time"):
-            raise ValueError(f"event {event!r}: the key {key!r} is the record's own")
+            raise ValueError(f"event {event!r}: the key {key!r} is reserved")
         line[key] = _flat(f"{event}.{key}", value)
     missing = [key for key in REQUIRED.get(event, ()) if key not in line]
     if missing:
@@ -69,12 +76,12 @@ def new_event(event: str, values: Mapping[str, Any], events: Sequence[Mapping[st
 
 
 def read_events(folder: str | Path) -> list[dict[str, Any]]:
-    """The whole events of a run, in order; RunFolderError if it is no run or a line is damaged."""
-    return whole_events(check_run(folder))[0]
+    """Read the complete events of a run, in order; RunFolderError if it is no run or a line is damaged."""
+    return complete_events(check_run(folder))[0]
 
 
-def whole_events(folder: Path) -> tuple[list[dict[str, Any]], int]:
-    """The whole events, and their length in bytes: behind it lies at most what a crash left of the last event."""
+def complete_events(folder: Path) -> tuple[list[dict[str, Any]], int]:
+    """Read the complete events and their length in bytes; what follows is at most an event that a crash cut short."""
     events: list[dict[str, Any]] = []
     data = (folder / EVENTS).read_bytes()
     size = data.rfind(b"\n") + 1
@@ -95,7 +102,7 @@ def whole_events(folder: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _flat(key: str, value: Any) -> Any:
-    """``value`` as JSON takes it: a scalar or a list of scalars, NaN and infinities as None."""
+    """Convert ``value`` to what JSON can store: a scalar or a list of scalars, NaN and infinities as None."""
     if hasattr(value, "tolist"):  # numpy and torch, without importing either
         value = value.tolist()
     if isinstance(value, list | tuple):

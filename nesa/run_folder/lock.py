@@ -1,8 +1,7 @@
-"""One writer for a run: a lock that survives a crash of its holder.
+"""Lock a run folder for one writer, with a lock that the kernel frees when its holder dies.
 
-The lock is ``flock`` on the file ``lock`` in the run folder. The kernel drops it when the holder dies, however it dies,
-so nothing has to be cleaned up by hand; the text in the file only says who holds it. The file itself is never removed:
-a process that waits on a removed file would hold a lock that nobody else can see.
+The lock is ``flock`` on the file ``lock`` in the run folder; the text in the file only names the holder. The file is
+never removed: a process that waits on a removed file would get a lock that no other process can find.
 """
 
 from __future__ import annotations
@@ -20,14 +19,13 @@ from types import TracebackType
 from typing import Any
 
 from nesa.errors import RunFolderError
-
-NAME = "lock"
+from nesa.run_folder.layout import LOCK
 
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
 
 
 class RunLock:
-    """The right to write into one run folder, from `acquire` to `release`; a context manager.
+    """Exclusive right to write into one run folder, from `acquire` to `release`; a context manager.
 
     A second holder, in this process or another, is refused with a RunFolderError that names the first.
     """
@@ -44,7 +42,7 @@ class RunLock:
         """Take the lock, or raise RunFolderError: held by another, or the folder cannot be written."""
         if self._file is not None:
             raise RuntimeError(f"this lock on {self.folder} is already held")
-        path = self.folder / NAME
+        path = self.folder / LOCK
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
@@ -68,12 +66,12 @@ class RunLock:
         os.ftruncate(file, 0)
         os.write(file, (json.dumps(who) + "\n").encode())
         self._file = file
-        _let_go_in_children()
+        _release_in_children()
         _held.add(self)
         return self
 
     def release(self) -> None:
-        """Give the lock back; does nothing when it is not held."""
+        """Free the lock; does nothing when it is not held."""
         if self._file is None:
             return
         file, self._file = self._file, None
@@ -90,21 +88,21 @@ class RunLock:
 
 
 def holder(folder: str | Path) -> dict[str, Any] | None:
-    """Who says that they hold the lock: pid, host, since. None when nobody does, or it cannot be read.
+    """Read who holds the lock according to its file: pid, host, since. None when nobody does, or it cannot be read.
 
-    After a crash the file still names the dead holder: only `RunLock.acquire` can tell.
+    After a crash the file still names the dead holder; `is_held` and `RunLock.acquire` are exact.
     """
     try:
-        who = json.loads((Path(folder) / NAME).read_text())
+        who = json.loads((Path(folder) / LOCK).read_text())
     except (OSError, ValueError):
         return None
     return who if isinstance(who, dict) else None
 
 
 def is_held(folder: str | Path) -> bool:
-    """Whether some process holds the lock now; nothing is written, and a folder without a lock file is free."""
+    """Return whether a process holds the lock now; nothing is written, and a folder without a lock file is free."""
     try:
-        file = os.open(Path(folder) / NAME, os.O_RDONLY)
+        file = os.open(Path(folder) / LOCK, os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -127,15 +125,15 @@ def _now() -> str:
 
 
 @functools.cache  # once a process, and never at import
-def _let_go_in_children() -> None:
-    """A forked child shares its parent's locks and would keep them after the parent's death: it lets go at once.
+def _release_in_children() -> None:
+    """Make forked children close their copies of the locks, which would outlive the parent.
 
-    Closing the child's copy leaves the parent's lock alone; only LOCK_UN or the last close would end it.
+    Closing a copy leaves the parent's lock alone; only LOCK_UN or the last close would end it.
     """
-    os.register_at_fork(after_in_child=_forget_all)
+    os.register_at_fork(after_in_child=_close_all)
 
 
-def _forget_all() -> None:
+def _close_all() -> None:
     for lock in list(_held):
         if lock._file is not None:
             os.close(lock._file)

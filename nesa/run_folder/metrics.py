@@ -1,8 +1,8 @@
-"""Scores of a curriculum, as pure functions of R.
+"""Compute continual-learning metrics (ACC, BWT, forgetting) from the matrix R of accuracies.
 
 ``R[i, j]`` is the test score on task j, measured (never copied) after training task i; both indices run over the K
-tasks in training order, so R is (K, K). What was not measured is NaN, and a score that would need it is NaN as well:
-a gap is never averaged away. Scores are fractions of 1, so 0.01 is one point.
+tasks in training order, so R is (K, K). What was not measured is NaN, and so is a metric that would need it. Scores are
+fractions of 1, so 0.01 is one point.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ def _square(R: ArrayLike) -> NDArray[np.float64]:
     return R
 
 
-def acc(R: ArrayLike) -> float:
-    """ACC = mean_j R[K, j]: the mean score over all tasks when the last one is done."""
+def average_accuracy(R: ArrayLike) -> float:
+    """Compute ACC = mean_j R[K, j], the mean score over all tasks after the last one."""
     return float(_square(R)[-1].mean())
 
 
-def bwt(R: ArrayLike) -> float:
-    """BWT = mean_{j < K} (R[K, j] - R[j, j]): what later tasks did to earlier ones; NaN for a single task."""
+def backward_transfer(R: ArrayLike) -> float:
+    """Compute BWT = mean_{j < K} (R[K, j] - R[j, j]), the effect of later tasks on earlier ones; NaN for one task."""
     R = _square(R)
     if len(R) == 1:
         return float("nan")
@@ -32,9 +32,9 @@ def bwt(R: ArrayLike) -> float:
 
 
 def forgetting(R: ArrayLike) -> float:
-    """Mean over j < K of max_i R[i, j] - R[K, j]: how far the tasks fell below their best; NaN for a single task.
+    """Compute the mean over j < K of max_i R[i, j] - R[K, j], the loss from each task's best; NaN for one task.
 
-    The maximum is over the rows i >= j: a score from before a task was trained cannot be forgotten.
+    The maximum is over the rows i >= j, because a score from before the task was trained does not count.
     """
     R = _square(R)
     if len(R) == 1:
@@ -44,7 +44,7 @@ def forgetting(R: ArrayLike) -> float:
 
 
 def transfer(R: ArrayLike, alone: ArrayLike) -> NDArray[np.float64]:
-    """R[j, j] - alone[j] for each task j, (K,): what the curriculum gave it over the same task from scratch."""
+    """Compute R[j, j] - alone[j] (K,), the gain of each task over the same task trained from scratch."""
     R = _square(R)
     scratch = np.asarray(alone, dtype=np.float64)
     if scratch.shape != (len(R),):
@@ -53,7 +53,7 @@ def transfer(R: ArrayLike, alone: ArrayLike) -> NDArray[np.float64]:
 
 
 def pruning_cost(before: ArrayLike, after: ArrayLike) -> NDArray[np.float64]:
-    """Score before minus after settling, task by task, (K,): reported by itself, never as forgetting."""
+    """Compute the score before minus after pruning, (K,); it is reported by itself, never as forgetting."""
     first, last = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if first.shape != last.shape or first.ndim != 1:
         raise ValueError(f"before and after hold one score a task each, not {first.shape} and {last.shape}")

@@ -1,8 +1,8 @@
-"""What must hold before a stored run goes on: the same curriculum, the same data, and a checkpoint that is whole."""
+"""Check that a stored run can be resumed with the same curriculum and data, and find its last intact checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,21 @@ import yaml
 
 from nesa.config.diff import differences
 from nesa.errors import RunFolderError
-from nesa.inference.saved_run import EARLIER, FILM, FORMAT, TRAINING, read_state
 from nesa.run_folder.checkpoint import load_checkpoint
 from nesa.run_folder.digest import digest, event_digest
-from nesa.run_folder.environment import environment
-from nesa.run_folder.events import BEGINNINGS, began
-from nesa.run_folder.layout import CURRICULUM, read_environment, task_folder
+from nesa.run_folder.environment import environment, read_environment
+from nesa.run_folder.events import STARTS, Event, start_event
+from nesa.run_folder.layout import ANIMATION, CURRICULUM, EARLIER, TRAINING, TRAINING_FORMAT, task_folder
+from nesa.run_folder.reader import read_state
 
 SHOWN = 10  # differences that a message lists
 
-Event = Mapping[str, Any]
-
 
 def check_curriculum(folder: Path, events: Sequence[Event]) -> None:
-    """RunFolderError, with the difference, when curriculum.yaml no longer says what the run began with, or was last
-    extended to. Comments and layout may change."""
-    start = began(events)
+    """Raise RunFolderError, with the difference, when curriculum.yaml has changed since the run began or was extended.
+
+    Comments and layout may change."""
+    start = start_event(events)
     if start is None:
         return
     text = (folder / CURRICULUM).read_text("utf-8")
@@ -41,20 +40,20 @@ def check_curriculum(folder: Path, events: Sequence[Event]) -> None:
 
 
 def half_extended(folder: Path, events: Sequence[Event]) -> str | None:
-    """The text that curriculum.yaml should have, when a crash came between the event `extended` and the file: then
-    the file still says what the run was before."""
-    said = [event["curriculum"] for event in events if event["event"] in BEGINNINGS]
-    if len(said) < 2:
+    """Return the text that curriculum.yaml should have when a crash came between the event `extended` and the file."""
+    texts = [event["curriculum"] for event in events if event["event"] in STARTS]
+    if len(texts) < 2:
         return None
-    *_, before, now = map(yaml.safe_load, said)
+    *_, before, now = map(yaml.safe_load, texts)
     found = yaml.safe_load((folder / CURRICULUM).read_text("utf-8"))
-    return said[-1] if found == before != now else None
+    return texts[-1] if found == before != now else None
 
 
 def check_data(folder: Path, events: Sequence[Event], fallbacks: Sequence[str], digests: Sequence[str]) -> None:
-    """RunFolderError when the data here are not those that the run began with. fallbacks: TASK=SOURCE for each
-    fallback in use. digests: nesa.run_folder.digest.data_digest of each task."""
-    start = began(events)
+    """Raise RunFolderError when the data here are not those that the run began with.
+
+    fallbacks: TASK=SOURCE for each fallback in use. digests: of each task's data (nesa.training.task_data)."""
+    start = start_event(events)
     if start is None:
         return
     if list(fallbacks) != start["fallbacks"]:
@@ -73,7 +72,7 @@ def check_data(folder: Path, events: Sequence[Event], fallbacks: Sequence[str], 
 
 
 def changes(folder: Path, device: str | None = None) -> list[str]:
-    """What is no longer as environment.json says, in words: versions, threads, and the device when it is given."""
+    """Describe what differs from environment.json: versions, threads, and the device when it is given."""
     before, now = read_environment(folder), environment(0, device or "cpu")
     pairs = [(name, before.get("versions", {}).get(name), version) for name, version in now["versions"].items()]
     pairs += [(key, before.get(key), now[key]) for key in ("python", "threads", *(("device",) if device else ()))]
@@ -81,8 +80,9 @@ def changes(folder: Path, device: str | None = None) -> list[str]:
 
 
 def last_state(folder: Path, events: Sequence[Event]) -> tuple[int, dict[str, Any] | None, list[str]]:
-    """How many events belong to the last checkpoint that is whole, its state, and a note for each damaged one that was
-    passed over. (0, None, notes) when there is none. That the run was finished then, and extended, belongs to it."""
+    """Find the last intact checkpoint: the number of events up to it, its state, and a note for each damaged one.
+
+    (0, None, notes) when there is none. `run_finished` and `extended` right after it count as its events."""
     notes: list[str] = []
     for at in reversed(range(len(events))):
         if events[at]["event"] != "checkpointed":
@@ -103,16 +103,17 @@ def last_state(folder: Path, events: Sequence[Event]) -> tuple[int, dict[str, An
 
 
 def last_step(folder: Path, events: Sequence[Event], after: int) -> tuple[dict[str, Any] | None, list[str]]:
-    """What was last kept of the task in hand, when its events[: state["count"]] are still there, and a note for each
-    damaged file that was passed over; `film` in it is what `nesa.figures.animation.Film` takes, or None. after: the number of events
-    that finished tasks have."""
+    """Find the last state inside a partly trained task, and a note for each damaged file that was passed over.
+
+    Its events[: state["count"]] must be unchanged. after: number of events of finished tasks. `"film"` in the state: the
+    arguments of nesa.figures.animation.Animation, or None."""
     started = [event["task"] for event in events[after:] if event["event"] == "task_started"]
     notes: list[str] = []
     for name in (TRAINING, EARLIER):
         if len(started) != 1 or not (task_folder(folder, started[0]) / name).exists():
             continue
         try:
-            state = _kept(folder, started[0], name)
+            state = _read_partial(folder, started[0], name)
         except RunFolderError as error:
             notes.append(f"{error}; going back to what was kept before it")
             continue
@@ -120,20 +121,20 @@ def last_step(folder: Path, events: Sequence[Event], after: int) -> tuple[dict[s
             if (seen := state["film"]) is not None:
                 state["film"] = {"seen": seen}
                 try:
-                    state["film"]["state"] = _kept(folder, started[0], FILM)
+                    state["film"]["state"] = _read_partial(folder, started[0], ANIMATION)
                 except RunFolderError as error:
                     notes.append(f"{error}; the animation begins where it goes on")
             return state, notes
-    return None, notes  # nothing was kept, or by an earlier attempt: the task begins again
+    return None, notes  # nothing was saved, or by an earlier attempt: the task begins again
 
 
-def _kept(folder: Path, task: str, name: str) -> dict[str, Any]:
+def _read_partial(folder: Path, task: str, name: str) -> dict[str, Any]:
     state = load_checkpoint(folder, task, name)
-    told = state.pop("digest", None) if isinstance(state, dict) else None
+    stored = state.pop("digest", None) if isinstance(state, dict) else None
     try:
-        whole = told is not None and told == digest(state) and state["format"] == FORMAT
+        intact = stored is not None and stored == digest(state) and state["format"] == TRAINING_FORMAT
     except TypeError:
-        whole = False
-    if not whole:
+        intact = False
+    if not intact:
         raise RunFolderError(f"{task_folder(folder, task) / name}: is not what the run wrote")
     return state

@@ -1,10 +1,9 @@
-"""The two tables of a run, accuracy and accumulation, as pure functions of its events.
+"""Compute the accuracy and accumulation tables of a run from its events, and write tables as CSV or Markdown.
 
     accuracy.csv       R[i, j]: one row for each ``after`` task i, one column a task j, empty where not measured
-    accumulation.csv   one row a task, the columns of ACCUMULATION (docs/method.md says what each measures)
+    accumulation.csv   one row a task, the columns of ACCUMULATION (defined in docs/method.md)
 
-Numbers are written so that reading gives the same float back; None is an empty cell, lists and booleans are JSON.
-No torch here: reports and comparisons read runs with this module.
+Numbers are written in full, None as an empty cell, lists and booleans as JSON. No torch here.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,14 +52,13 @@ ACCUMULATION = (
     "weight_threshold",
     "seconds",
 )
-_TEXT = ("task", "source")
 
 Event = Mapping[str, Any]
 Row = dict[str, Any]
 
 
 def task_indices(events: Iterable[Event]) -> dict[str, int]:
-    """Name -> index of every task that the events announce, in order of index."""
+    """Map the name of every task in the events to its index, in order of index."""
     indices: dict[str, int] = {}
     for event in events:
         if event["event"] in ("run_started", "extended"):
@@ -72,9 +69,9 @@ def task_indices(events: Iterable[Event]) -> dict[str, int]:
 
 
 def accuracy(events: Sequence[Event]) -> tuple[list[str], NDArray[np.float64]]:
-    """Names of the K tasks that were evaluated so far, and R (K, K) with NaN where nothing was measured.
+    """Return the names of the K tasks evaluated so far and R (K, K), with NaN where nothing was measured.
 
-    A cell that was measured twice holds the later measurement.
+    Of two measurements of one cell the later counts.
     """
     scores = {(e["after"], e["task"]): e["accuracy"] for e in events if e["event"] == "evaluated"}
     seen = {name for pair in scores for name in pair}
@@ -90,55 +87,51 @@ def accuracy(events: Sequence[Event]) -> tuple[list[str], NDArray[np.float64]]:
 
 
 def accumulation(events: Iterable[Event]) -> list[Row]:
-    """One row a claimed task, in order of index, with the keys of ACCUMULATION."""
+    """Return one row a claimed task, in order of index, with the keys of ACCUMULATION."""
     claimed = [event for event in events if event["event"] == "task_claimed"]
     rows = {event["index"]: {key: event.get(key) for key in ACCUMULATION} for event in claimed}
     return [rows[index] for index in sorted(rows)]
 
 
 def accuracy_csv(names: Sequence[str], R: NDArray[np.float64]) -> str:
+    """Format R as CSV, one row after each task; "" where no task was evaluated."""
+    if not names:
+        return ""
     rows = [[name, *(None if np.isnan(r) else float(r) for r in row)] for name, row in zip(names, R, strict=True)]
     return _csv(["after", *names], rows)
 
 
-def accumulation_csv(rows: Iterable[Row]) -> str:
+def accumulation_csv(rows: Sequence[Row]) -> str:
+    """Format the accumulation table as CSV; "" where no task was claimed."""
+    if not rows:
+        return ""
     return _csv(ACCUMULATION, [[row[key] for key in ACCUMULATION] for row in rows])
 
 
-def read_accuracy(folder: str | Path) -> tuple[list[str], NDArray[np.float64]]:
-    """Names (K) and R (K, K) from the accuracy.csv of a run folder; RunFolderError if it is missing or damaged."""
-    header, rows = _read(Path(folder) / "accuracy.csv")
-    names = header[1:]
-    if [row[0] for row in rows] != names:
-        raise RunFolderError(f"{folder}/accuracy.csv: rows and columns do not name the same tasks")
-    try:
-        R = np.array([[float(cell) if cell else np.nan for cell in row[1:]] for row in rows])
-    except ValueError as error:
-        raise RunFolderError(f"{folder}/accuracy.csv: {error}") from error
-    return names, R.reshape(len(names), len(names))
-
-
-def read_accumulation(folder: str | Path) -> list[Row]:
-    """Rows of the accumulation.csv of a run folder, typed; RunFolderError if it is missing or damaged."""
-    header, rows = _read(Path(folder) / "accumulation.csv")
-    if header != list(ACCUMULATION):
-        raise RunFolderError(f"{folder}/accumulation.csv: the columns are not those of this version")
-    try:
-        return [{key: _value(key, cell) for key, cell in zip(header, row, strict=True)} for row in rows]
-    except ValueError as error:
-        raise RunFolderError(f"{folder}/accumulation.csv: {error}") from error
-
-
 def accuracy_markdown(names: Sequence[str], R: NDArray[np.float64]) -> str:
-    """R in percent: a row for each task just learnt, a column for each task measured."""
+    """Format R in percent as Markdown: a row after each task, a column for each task measured."""
     rows = [[name, *("" if np.isnan(r) else f"{100 * r:.1f}" for r in row)] for name, row in zip(names, R, strict=True)]
-    return _markdown(["after", *names], rows)
+    return markdown_table(["after", *names], rows)
 
 
 def accumulation_markdown(rows: Sequence[Row]) -> str:
-    """One row a measure and one column a task, because thirty columns fit no page."""
+    """Format the accumulation table as Markdown, a row a measure and a column a task: thirty columns fit no page."""
     cells = [[key, *(_shown(row[key]) for row in rows)] for key in ACCUMULATION if key != "task"]
-    return _markdown(["", *(row["task"] for row in rows)], cells)
+    return markdown_table(["", *(row["task"] for row in rows)], cells)
+
+
+def escape_bars(text: str) -> str:
+    """Return text with the character escaped that separates the cells of a Markdown table."""
+    return text.replace("|", "\\|")
+
+
+def markdown_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], escape: Callable[[str], str] = escape_bars
+) -> str:
+    """Format cells of text as a Markdown table, the first column on the left and the others on the right."""
+    lines = [list(map(escape, header)), ["---", *("---:" for _ in header[1:])]]
+    lines += [list(map(escape, row)) for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -148,28 +141,6 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     for row in rows:
         writer.writerow(["" if v is None else v if isinstance(v, str) else json.dumps(v) for v in row])
     return text.getvalue()
-
-
-def _read(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RunFolderError(f"{path}: cannot be read ({error})") from error
-    if not rows or any(len(row) != len(rows[0]) for row in rows):
-        raise RunFolderError(f"{path}: not a complete table")
-    return rows[0], rows[1:]
-
-
-def _value(key: str, cell: str) -> Any:
-    if cell == "":
-        return None
-    return cell if key in _TEXT else json.loads(cell)
-
-
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _shown(value: Any) -> str:

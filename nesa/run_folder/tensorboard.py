@@ -1,17 +1,19 @@
-"""TensorBoard as a view of the events: every tag comes from an event, so the view can be rebuilt at any time.
+"""Write the events of a run as TensorBoard scalars, text, histograms and images.
+
+Every tag comes from an event, so the event file can be rebuilt at any time.
 
 | event | tags | step |
 |---|---|---|
 | run_started | custom scalars layout, hyper-parameters, the curriculum as text (as it is by now) | |
 | epoch | ``train/TASK/X``, X one of TRAIN | optimiser step |
 | task_claimed | ``accumulation/*``, ``accumulation/level_L``; the table as text | index of the task |
-| evaluated | ``accuracy/TASK``; R as text when its row is complete | index of the task just learnt |
+| evaluated | ``accuracy/TASK``; R as text when its row is complete | index of the task just trained |
 | histogram | ``histograms/NAME`` | index of the task |
-| figure | ``figures/NAME``, animations too | index of the task, or as told |
+| figure | ``figures/NAME``, animations too | index of the task, or as given |
 
-Written with TensorBoard's own event writer: neither torch nor TensorFlow is imported. Hyper-parameters go into the
-same event file as everything else, so no sub-run appears; there is deliberately no experiment summary, because
-TensorBoard takes the first one that it finds for all runs and would hide what the others have more.
+TensorBoard's own event writer is used: neither torch nor TensorFlow is imported. Hyper-parameters go into the same file
+as everything else, so no sub-run appears. There is no experiment summary, because TensorBoard applies the first one
+that it finds to all runs and would hide the hyper-parameters that only others have.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from typing import Any
 import yaml
 
 from nesa.run_folder import tables
-from nesa.run_folder.events import finished
+from nesa.run_folder.events import finish_event
+from nesa.run_folder.layout import TENSORBOARD
 
-FOLDER = "tensorboard"
 TRAIN = {
     "loss": "loss",
     "accuracy": "train_accuracy",
@@ -44,7 +46,7 @@ ACCUMULATION = (
     "neurons_reused",
     "reuse_share",
 )
-# One page: is it deeper, how many neurons, how much is built on what was there, and how good is it.
+# One page of charts: depth, number of neurons, share of reused neurons, accuracy.
 LAYOUT = {
     "Accumulated structure": {
         "depth": [r"accumulation/depth_readout", r"accumulation/depth_mean", r"accumulation/depth_graph"],
@@ -68,36 +70,38 @@ class TensorBoardWriter:
         self._folder = folder
         self._curriculum = curriculum
         self._events: list[Mapping[str, Any]] = []
-        self._writer = EventFileWriter(str(folder / FOLDER))
+        self._writer = EventFileWriter(str(folder / TENSORBOARD))
 
     @classmethod
     def rebuilt(cls, folder: Path, curriculum: str, events: Sequence[Mapping[str, Any]]) -> TensorBoardWriter:
-        """A new event file that holds what ``events`` say, in place of the ones that are there.
+        """Write a new event file with ``events`` in place of the present ones.
 
-        Of the figures that share a file only the last is shown: the file holds no other. A run that was finished and
-        then extended is not finished any more.
+        Of the figures that share a file only the last is shown: the file has no other. A run that was finished and then
+        extended is not finished any more.
         """
-        for old in (folder / FOLDER).glob("events.out.tfevents.*"):
+        for old in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
             old.unlink()
-        board = cls(folder, curriculum)
+        writer = cls(folder, curriculum)
         last = {event["file"]: at for at, event in enumerate(events) if event["event"] == "figure"}
-        ended = finished(events)
+        ended = finish_event(events)
         for at, event in enumerate(events):
             figure, end = event["event"] == "figure", event["event"] == "run_finished"
             if (not figure or last[event["file"]] == at) and (not end or event is ended):
-                board._show(event)
-        board.flush()
-        return board
+                writer._show(event)
+        writer.flush()
+        return writer
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Show one event, at once."""
+        """Write one event and flush."""
         self._show(event)
         self.flush()
 
     def flush(self) -> None:
+        """Write what is buffered to the disk."""
         self._writer.flush()
 
     def close(self) -> None:
+        """Flush and close the event file."""
         self._writer.close()
 
     def _show(self, event: Mapping[str, Any]) -> None:
@@ -123,7 +127,7 @@ class TensorBoardWriter:
             self._write(_scalars({f"accuracy/{event['task']}": event["accuracy"]}), step, time)
             names, R = tables.accuracy(self._events)
             row = names.index(event["after"])
-            if not any(R[row, : row + 1] != R[row, : row + 1]):  # no NaN is left in what task `after` must show
+            if not any(R[row, : row + 1] != R[row, : row + 1]):  # no NaN: the row of task `after` is complete
                 self._write([_text("tables/accuracy", tables.accuracy_markdown(names, R))], step, time)
         elif kind == "histogram":
             self._write(
@@ -131,7 +135,7 @@ class TensorBoardWriter:
             )
         elif kind == "figure":
             path = self._folder / event["file"]
-            if path.is_file():  # figures are for people: one that somebody deleted is not an error
+            if path.is_file():  # a figure that was deleted is not an error
                 self._write([_image(f"figures/{event['name']}", path.read_bytes())], event["step"], time)
         elif kind == "run_finished":
             self._write([_session_end(time)], 0, time)
@@ -145,7 +149,7 @@ class TensorBoardWriter:
 
 
 def hyper_parameters(curriculum: str) -> dict[str, str | bool | float]:
-    """The keys of a resolved curriculum with dots between levels; the tasks as one string, ``edges > shapes``."""
+    """Flatten a resolved curriculum to keys with dots between levels; the tasks become one text, ``edges > shapes``."""
     tree = yaml.safe_load(curriculum)
     flat: dict[str, str | bool | float] = {}
 
@@ -183,7 +187,7 @@ def _text(tag: str, text: str) -> Any:
 
 
 def _histogram(tag: str, edges: Sequence[float], counts: Sequence[int]) -> Any:
-    """Counts (n) between edges (n + 1)."""
+    """Make a histogram of counts (n) between edges (n + 1)."""
     from tensorboard.compat.proto import tensor_pb2
     from tensorboard.plugins.histogram import metadata
 
@@ -195,7 +199,7 @@ def _histogram(tag: str, edges: Sequence[float], counts: Sequence[int]) -> Any:
 
 
 def _image(tag: str, content: bytes) -> Any:
-    """A PNG, or a GIF, which TensorBoard plays (its own add_video wants moviepy, and not the version that there is)."""
+    """Make an image of a PNG, or of a GIF, which TensorBoard plays; torch's add_video needs an old moviepy."""
     from tensorboard.compat.proto import summary_pb2
 
     gif = content.startswith(b"GIF")

@@ -1,18 +1,18 @@
-"""The record of a run: the only module that writes into a run folder, but for the report that nesa.reports.run_report adds.
+"""Write the files of a run folder: events, tables, TensorBoard, checkpoints and figures.
 
     curriculum.yaml     resolved, enough to repeat the run
     environment.json    see nesa.run_folder.environment
-    events.jsonl        append-only, flat keys; everything below is a view of it
+    events.jsonl        append-only, flat keys; the tables and TensorBoard are computed from it
     tensorboard/        event file, see nesa.run_folder.tensorboard
     accuracy.csv        see nesa.run_folder.tables
     accumulation.csv    see nesa.run_folder.tables
     tasks/NAME/         checkpoint.pt, structure.npz, figures as PNG and SVG, evolution.gif, connectome.html;
-                        training.pt and film.pt while the task is in hand
+                        training.pt and film.pt while the task is trained
     figures/            figures of the run as a whole
     lock                see nesa.run_folder.lock
 
-Every file but events.jsonl is written whole: a temporary file beside it, fsync, rename. An event is one line, appended
-in one write; a line that a crash cut short is dropped when the run is opened again.
+Every file but events.jsonl is written atomically. An event is one line, appended in one write; a line that a crash cut
+short is dropped when the run is opened again. Only nesa.reports.run_report adds files of its own.
 """
 
 from __future__ import annotations
@@ -26,47 +26,46 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nesa.errors import RunFolderError
+from nesa.files import file_name, write_atomically, write_failure
 from nesa.run_folder import checkpoint, tables
-from nesa.run_folder.events import new_event, whole_events
+from nesa.run_folder.events import complete_events, new_event
 from nesa.run_folder.layout import (
+    ACCUMULATION_TABLE,
+    ACCURACY_TABLE,
     CHECKPOINT,
     CURRICULUM,
     ENVIRONMENT,
     EVENTS,
+    FIGURES,
     STRUCTURE,
+    TENSORBOARD,
     check_run,
-    failed,
-    file_name,
     is_run,
     task_folder,
-    write_whole,
 )
 from nesa.run_folder.lock import RunLock, is_held
 from nesa.run_folder.tensorboard import TensorBoardWriter
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 class RunWriter:
-    """One run folder, held by this process alone from `create` or `open` to `close`; a context manager."""
+    """One run folder, locked by this process from `create` or `open` to `close`; a context manager."""
 
     def __init__(self, folder: Path, lock: RunLock, events: list[dict[str, Any]]):
         """Use `create` or `open`."""
         self.folder = folder
         self.events = events
         self._lock = lock
-        self._board: TensorBoardWriter | None = None
+        self._tensorboard: TensorBoardWriter | None = None
         self._file = (folder / EVENTS).open("ab", buffering=0)
 
     @classmethod
     def create(cls, folder: str | Path, curriculum: str, environment: Mapping[str, Any]) -> RunWriter:
-        """Make a new run folder: all of it, or nothing.
+        """Make a new run folder, complete or not at all.
 
-        ``curriculum`` is the text of the resolved curriculum, ``environment`` what environment.json shall hold. The
+        ``curriculum`` is the text of the resolved curriculum, ``environment`` the content of environment.json. The
         folder must not exist, or be empty: anything else is a RunFolderError and is left as it is.
         """
         folder = Path(folder)
@@ -75,7 +74,7 @@ class RunWriter:
             refused = "is not empty"
             if is_run(folder):
                 if is_held(folder):
-                    RunLock(folder).acquire().release()  # refused with the name of whoever holds it
+                    RunLock(folder).acquire().release()  # raises with the name of the holder
                 refused = "is a run already; resume it, or choose another name"
         elif folder.exists() and not folder.is_dir():
             refused = "is a file"
@@ -86,11 +85,11 @@ class RunWriter:
             folder.parent.mkdir(parents=True, exist_ok=True)
             draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
             draft.mkdir()
-            write_whole(draft / CURRICULUM, curriculum.encode())
-            write_whole(draft / ENVIRONMENT, (json.dumps(environment, indent=2) + "\n").encode())
-            write_whole(draft / EVENTS, b"")
-            lock = RunLock(draft).acquire()  # held before anybody else can see the folder
-            draft.rename(folder)  # replaces an empty folder; fails if somebody filled it meanwhile
+            write_atomically(draft / CURRICULUM, curriculum.encode())
+            write_atomically(draft / ENVIRONMENT, (json.dumps(environment, indent=2) + "\n").encode())
+            write_atomically(draft / EVENTS, b"")
+            lock = RunLock(draft).acquire()  # before another process can find the folder
+            draft.rename(folder)  # replaces an empty folder; fails if it has been filled meanwhile
             lock.folder = folder
         except OSError as error:
             if lock is not None:
@@ -103,15 +102,15 @@ class RunWriter:
 
     @classmethod
     def open(cls, folder: str | Path) -> RunWriter:
-        """Go on with a run: RunFolderError if it is none, is damaged, or belongs to another process.
+        """Open a run to write more of it; RunFolderError if it is none, is damaged, or is locked by another process.
 
-        Leftovers of a crash are removed: temporary files and the half-written last event.
+        Leftovers of a crash are removed: temporary files and an incomplete last event.
         """
         folder = Path(folder)
         check_run(folder)
         lock = RunLock(folder).acquire()
         try:
-            events, size = whole_events(folder)
+            events, size = complete_events(folder)
             with (folder / EVENTS).open("r+b") as file:
                 file.truncate(size)
             for leftover in folder.rglob(".*.tmp"):
@@ -125,13 +124,13 @@ class RunWriter:
             raise
 
     def event(self, event: str, /, **values: Any) -> dict[str, Any]:
-        """Append one event and show it in the tables and in TensorBoard; returns the event as it was written.
+        """Append one event and update the tables and TensorBoard; returns the event as it was written.
 
-        Values are flat: text, numbers, booleans, None, or lists of those (numpy and torch numbers and vectors are
-        welcome); NaN and infinities become null. TypeError for anything else, ValueError for a missing key.
+        Values are flat: text, numbers, booleans, None, or lists of those (also of NumPy and torch). NaN and
+        infinities become null. TypeError for anything else, ValueError for a missing key.
         """
         line = new_event(event, values, self.events)
-        board = self._view()
+        tensorboard = self._open_tensorboard()
         size = self._file.seek(0, os.SEEK_END)
         try:
             data = (json.dumps(line, allow_nan=False) + "\n").encode()
@@ -139,25 +138,25 @@ class RunWriter:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             with contextlib.suppress(OSError):
-                self._file.truncate(size)  # no half line between whole ones
-            raise failed(self.folder / EVENTS, error) from error
+                self._file.truncate(size)  # no incomplete line between others
+            raise write_failure(self.folder / EVENTS, error) from error
         self.events.append(line)
         if event in ("task_claimed", "evaluated"):
-            self._tables()
+            self._write_tables()
         try:
-            board.add(line)
+            tensorboard.add(line)
         except OSError as error:
-            raise failed(self.folder / "tensorboard", error) from error
+            raise write_failure(self.folder / TENSORBOARD, error) from error
         return line
 
     def rewind(self, count: int) -> None:
-        """Forget all but the first ``count`` events; tables and TensorBoard follow.
+        """Drop all but the first ``count`` events, and rebuild the tables and TensorBoard.
 
-        Resuming calls this with the number of events that its checkpoint has seen.
+        Resuming calls this with the number of events that its checkpoint has stored.
         """
         if not 0 <= count <= len(self.events):
             raise RunFolderError(
-                f"{self.folder}/{EVENTS}: holds {len(self.events)} whole events where the checkpoint has seen {count}; "
+                f"{self.folder}/{EVENTS}: holds {len(self.events)} whole events where the checkpoint counts {count}; "
                 "the file was cut or is another run's"
             )
         del self.events[count:]
@@ -165,52 +164,51 @@ class RunWriter:
             size = sum(len(line) for _, line in zip(range(count), file, strict=False))
             file.truncate(size)
             os.fsync(file.fileno())
-        self._tables()
-        if self._board is not None:
-            self._board.close()
-        self._board = TensorBoardWriter.rebuilt(self.folder, self._curriculum(), self.events)
+        self._write_tables()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        self._tensorboard = TensorBoardWriter.rebuilt(self.folder, self._curriculum(), self.events)
 
     def extend(self, **values: Any) -> None:
-        """The run goes on with more tasks: append the event `extended`, then put the ``curriculum`` in ``values`` in
-        the place of the stored one. A crash in between is mended by `put_curriculum` with what the event says."""
+        """Append the event `extended`, then replace the stored curriculum by the ``curriculum`` in ``values``.
+
+        A crash in between is repaired by `put_curriculum` with the text in the event."""
         self.event("extended", **values)
         self.put_curriculum(values["curriculum"])
 
     def put_curriculum(self, text: str) -> None:
-        """Put another curriculum in the place of the stored one; TensorBoard is rebuilt with it."""
-        write_whole(self.folder / CURRICULUM, text.encode())
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        """Replace the stored curriculum; TensorBoard is rebuilt with it."""
+        write_atomically(self.folder / CURRICULUM, text.encode())
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+            self._tensorboard = None
 
     def checkpoint(
         self, task: str, state: Mapping[str, Any], name: str = CHECKPOINT, earlier: str | None = None
     ) -> Path:
-        """Save ``state`` as tasks/TASK/checkpoint.pt, whole, after every event so far is on the disk. What was there
-        before is kept under the name ``earlier``, if that is given.
+        """Save ``state`` as tasks/TASK/NAME once every event so far is on the disk.
 
-        ``state`` may nest mappings, lists and tuples of tensors, numbers, text, booleans and None: what
-        ``torch.load(weights_only=True)`` takes, checked here, because a checkpoint that cannot be loaded is found out
-        too late. Store ``len(record.events)`` in it: `rewind` wants it back.
+        The file that was there before is renamed to ``earlier``, if that is given. ``state`` may nest mappings, lists
+        and tuples of tensors, numbers, text, booleans and None, which ``torch.load(weights_only=True)`` can load.
         """
-        path = self._made(task_folder(self.folder, task)) / name
+        path = self._make_folder(task_folder(self.folder, task)) / name
         try:
             os.fsync(self._file.fileno())
             if earlier is not None and path.exists():
                 path.replace(path.with_name(earlier))
         except OSError as error:
-            raise failed(path, error) from error
+            raise write_failure(path, error) from error
         checkpoint.save(path, state)
         return path
 
-    def forget(self, task: str, *names: str) -> None:
-        """Remove checkpoints of tasks/TASK that have served; nothing happens where there are none."""
+    def remove_checkpoints(self, task: str, *names: str) -> None:
+        """Remove files of tasks/TASK, if they exist."""
         for name in names:
             path = task_folder(self.folder, task) / name
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                raise failed(path, error) from error
+                raise write_failure(path, error) from error
 
     def structure(self, task: str, **arrays: Any) -> Path:
         """Save named numpy arrays (or CPU tensors) as tasks/TASK/structure.npz."""
@@ -220,50 +218,40 @@ class RunWriter:
         for key, value in plain.items():
             if value.dtype.hasobject:
                 raise TypeError(f"structure {key!r} holds objects; it stores arrays of numbers or text only")
-        path = self._made(task_folder(self.folder, task)) / STRUCTURE
-        write_whole(path, lambda file: np.savez_compressed(file, allow_pickle=False, **plain))
+        path = self._make_folder(task_folder(self.folder, task)) / STRUCTURE
+        write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **plain))
         return path
-
-    def figure(self, name: str, figure: Figure, task: str | None = None, step: int | None = None) -> Path:
-        """Save a figure as NAME.png and NAME.svg, show it in TensorBoard as ``figures/NAME``; the path of the PNG.
-
-        It lies in tasks/TASK/, or in figures/ without a task; ``step`` is the index of the task unless told. A figure
-        of the same name and task is replaced.
-        """
-        from nesa.figures.style import render
-
-        return self._shown(name, render(figure), task, step)
-
-    def animation(self, name: str, gif: bytes, task: str) -> Path:
-        """Save an animation as tasks/TASK/NAME.gif and show it in TensorBoard; its path."""
-        return self._shown(name, {"gif": gif}, task, None)
 
     def page(self, name: str, html: str, task: str) -> Path:
         """Save an HTML page as tasks/TASK/NAME.html."""
-        path = self._made(task_folder(self.folder, task)) / f"{file_name(name)}.html"
-        write_whole(path, html.encode())
+        path = self._make_folder(task_folder(self.folder, task)) / f"{file_name(name)}.html"
+        write_atomically(path, html.encode())
         return path
 
-    def _shown(self, name: str, files: Mapping[str, bytes], task: str | None, step: int | None) -> Path:
-        """Files of one picture by their kinds, and the event that shows the first of them."""
+    def figure(self, name: str, files: Mapping[str, bytes], task: str | None = None, step: int | None = None) -> Path:
+        """Save a figure as NAME.KIND for each kind of ``files`` (png, svg, gif), and return the path of the first.
+
+        They are in tasks/TASK/, or in figures/ without a task, and replace figures of the same name. TensorBoard shows
+        the first as ``figures/NAME`` at ``step``, by default the index of the task.
+        """
         if step is None:
             if task is None:
                 raise ValueError(f"figure {name!r} belongs to no task, so it needs a step")
             step = tables.task_indices(self.events).get(task)
             if step is None:
                 raise ValueError(f"figure {name!r} is of {task!r}, a task that has not started")
-        folder = self._made(self.folder / "figures" if task is None else task_folder(self.folder, task))
+        folder = self._make_folder(self.folder / FIGURES if task is None else task_folder(self.folder, task))
         paths = [folder / f"{file_name(name)}.{kind}" for kind in files]
         for path, data in zip(paths, files.values(), strict=True):
-            write_whole(path, data)
+            write_atomically(path, data)
         self.event("figure", name=name, task=task, step=step, file=paths[0].relative_to(self.folder).as_posix())
         return paths[0]
 
     def close(self) -> None:
-        """Close the files and let go of the folder; may be called twice."""
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        """Close the files and free the lock; may be called twice."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+            self._tensorboard = None
         self._file.close()
         self._lock.release()
 
@@ -273,32 +261,31 @@ class RunWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self.close()
 
-    def _view(self) -> TensorBoardWriter:
-        """The board; made when the first event asks for it, so that opening a run stays light."""
+    def _open_tensorboard(self) -> TensorBoardWriter:
+        """Make the TensorBoard writer at the first event, so that opening a run does not import it."""
         if self._file.closed:
-            raise RuntimeError(f"the record of {self.folder} is closed")
-        if self._board is None:
-            self._board = TensorBoardWriter.rebuilt(self.folder, self._curriculum(), self.events)
-        return self._board
+            raise RuntimeError(f"the writer of {self.folder} is closed")
+        if self._tensorboard is None:
+            self._tensorboard = TensorBoardWriter.rebuilt(self.folder, self._curriculum(), self.events)
+        return self._tensorboard
 
     def _curriculum(self) -> str:
         return (self.folder / CURRICULUM).read_text(encoding="utf-8")
 
-    def _made(self, folder: Path) -> Path:
+    def _make_folder(self, folder: Path) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise failed(folder, error) from error
+            raise write_failure(folder, error) from error
         return folder
 
-    def _tables(self) -> None:
-        names, R = tables.accuracy(self.events)
-        rows = tables.accumulation(self.events)
-        self._table("accuracy.csv", tables.accuracy_csv(names, R) if names else "")
-        self._table("accumulation.csv", tables.accumulation_csv(rows) if rows else "")
-
-    def _table(self, name: str, text: str) -> None:
-        if text:
-            write_whole(self.folder / name, text.encode())
-        else:
-            (self.folder / name).unlink(missing_ok=True)
+    def _write_tables(self) -> None:
+        texts = {
+            ACCURACY_TABLE: tables.accuracy_csv(*tables.accuracy(self.events)),
+            ACCUMULATION_TABLE: tables.accumulation_csv(tables.accumulation(self.events)),
+        }
+        for name, text in texts.items():
+            if text:
+                write_atomically(self.folder / name, text.encode())
+            else:
+                (self.folder / name).unlink(missing_ok=True)

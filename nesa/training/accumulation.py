@@ -1,9 +1,9 @@
-"""What a network has accumulated: the claimed neurons, their weights, and who owns each neuron.
+"""Store the claimed neurons of all tasks, their frozen weights, and the owner of each neuron.
 
-Between tasks the free part of a URN holds nothing (it is drawn afresh for each task), so only the inputs, the ports
-and the claimed neurons are stored. A task is trained on a *worker*: a URN of the fixed neurons, the free ones and the
-task's port, whose fixed rows are copies. What training may do to a worker cannot reach the store; `claim` takes the
-survivors' rows from it and nothing else, after a check that the copies still have the stored bits.
+Between tasks the free part of a URN is empty (its weights are drawn afresh for each task), so only the inputs, the
+ports and the claimed neurons are stored. A task is trained on a *task network*: a URN of the frozen neurons, the free
+ones and the task's port, whose frozen rows are copies. Whatever training does to it cannot reach the store; `claim`
+takes the rows of the neurons that are left and nothing else, after a check that the copies still have the stored bits.
 
 Three rules keep old answers (Golkar, Kagan, Cho, arXiv 1903.04476, carried over to a recurrent matrix):
 1. a claimed neuron's incoming weights and bias are final, those from free neurons are zero for ever;
@@ -21,16 +21,15 @@ from torch import Tensor
 
 from nesa.config.sizes import forecast, needed
 from nesa.errors import RunFailed, UserError
+from nesa.owner import FREE, INPUT, PORT
 from nesa.training.sparse_tensors import pack, unpack
 from urn.layout import Layout
 from urn.network import URN
 
-FREE, INPUT, PORT = -1, -2, -3
-
 
 @dataclass(frozen=True)
 class Dynamics:
-    """How a network is iterated; every task keeps the one that it was trained with."""
+    """How a network is iterated; every task keeps the dynamics that it was trained with."""
 
     iterations: int
     update: str
@@ -39,14 +38,14 @@ class Dynamics:
 
 @dataclass
 class Claim:
-    """One task's entry: its name, rule, and the sub-network that answers it.
+    """One task's entry: its name, dynamics, and the sub-network that answers it.
 
     members: (n,) global indices of the inputs and the claimed neurons that reach the port, ascending, then the port.
     extra: what belongs to the task and must be stored with it (the normalisation of its input, its class names).
     """
 
     name: str
-    rule: Dynamics
+    dynamics: Dynamics
     members: Tensor
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -55,7 +54,7 @@ class Accumulation:
     """layout: the whole network, with the ports of all tasks known so far. gain: factor on the He-normal standard
     deviation sqrt(2 / S) of fresh weights, where S counts the task's own port alone. inputs_receive: whether input
     neurons may read other neurons after l = 0 (in the paper they are ordinary neurons then; where not, their rows are
-    fixed at zero from the start)."""
+    frozen at zero from the start)."""
 
     def __init__(
         self, layout: Layout, gain: float = 1.0, *, inputs_receive: bool = True, dtype: torch.dtype = torch.float32
@@ -76,44 +75,45 @@ class Accumulation:
 
     @property
     def free(self) -> Tensor:
-        """Global indices of the free neurons."""
+        """Return the global indices of the free neurons."""
         return (self.owner == FREE).nonzero().flatten()
 
     @property
     def claimed(self) -> Tensor:
-        """Global indices of the claimed hidden neurons, whichever task claimed them."""
+        """Return the global indices of the claimed hidden neurons, whichever task claimed them."""
         return (self.owner >= 0).nonzero().flatten()
 
     def missing(self) -> int:
-        """How many neurons have to be added for a task to find enough free ones (`nesa.config.sizes`), in a feedforward network
-        in each layer; 0 or less where none."""
-        lack = [needed(len(owner)) - int((owner == FREE).sum()) for owner in self._rooms()]
+        """Return how many neurons must be added for the next task (`nesa.config.sizes.needed`); 0 or less for none.
+
+        In a feedforward network so many are added that each layer has enough."""
+        lack = [needed(len(owner)) - int((owner == FREE).sum()) for owner in self._pools()]
         return max(lack) * len(lack)
 
     def more(self, k: int) -> int | None:
-        """How many more tasks that claim as many neurons as task k did fit before the network has to grow; None where
-        it claimed none (`nesa.config.sizes.forecast`)."""
+        """Return how many tasks like task k fit before the network has to grow (`nesa.config.sizes.forecast`).
+
+        None where task k claimed no neuron."""
         fits = [
             forecast(int((owner == FREE).sum()), claimed, len(owner))
-            for owner in self._rooms()
+            for owner in self._pools()
             if (claimed := int((owner == k).sum()))
         ]
         return (0 if self.missing() > 0 else min(n for n in fits if n is not None)) if fits else None
 
-    def _rooms(self) -> list[Tensor]:
-        """The owners of the hidden neurons among which a task must find free ones: all, or those of each layer."""
+    def _pools(self) -> list[Tensor]:
+        """The owners of the hidden neurons of which enough must be free: of all, or of each layer."""
         hidden, layers = self.owner >= FREE, self.layout.layers
         if layers is None:
             return [self.owner[hidden]]
         return [self.owner[hidden & (self.layout.layer == z)] for z in range(1, layers + 1)]
 
     def grow(self, count: int) -> None:
-        """Appends `count` planes of free neurons (without a grid, `count` neurons; in a feedforward network as many in
-        each layer)."""
+        """Append `count` planes of free neurons; without a grid, `count` neurons, or as many in each layer."""
         self._extend(self.layout.with_planes(count), FREE)
 
     def add_ports(self, sizes: dict[str, int]) -> None:
-        """Appends output ports for further tasks."""
+        """Append output ports for further tasks."""
         self._extend(self.layout.with_ports(sizes), PORT)
 
     def _extend(self, layout: Layout, owner: int) -> None:
@@ -122,10 +122,12 @@ class Accumulation:
 
     # --- a task --------------------------------------------------------------------------------------------------
 
-    def task_network(self, task: str, rule: Dynamics, generator: torch.Generator | None = None) -> tuple[URN, Tensor]:
-        """A URN to train `task` on, and the global index (n,) of its neurons: fixed, then free, then the port.
+    def task_network(
+        self, task: str, dynamics: Dynamics, generator: torch.Generator | None = None
+    ) -> tuple[URN, Tensor]:
+        """Create the URN that trains `task`; returns it and the global index (n,) of its neurons.
 
-        Free rows and the port's rows are drawn He-normal (they may read every fixed and every free neuron), biases
+        Neurons are in the order frozen, free, port. Free rows and the port's rows are drawn He-normal, biases
         are zero. Before the first claim the input neurons' rows are free too. Raises UserError for a task that has
         been claimed: its answers are final."""
         if any(entry.name == task for entry in self.claims):
@@ -151,22 +153,22 @@ class Accumulation:
         W *= self.gain * (2 / (self._neurons(port) if isinstance(of, int) else of[index])) ** 0.5
         if self.claims:
             W[known[:, None], known], b[known] = self._rows(index[known])
-        return self._urn(self.layout.take(index), rule, W, b, frozen), index
+        return self._network_of(self.layout.take(index), dynamics, W, b, frozen), index
 
-    def claim(self, task: str, rule: Dynamics, task_network: URN, index: Tensor, **extra: Any) -> Claim:
-        """Makes the worker's neurons the task's own: everything in the worker that is not fixed yet.
+    def claim(self, task: str, dynamics: Dynamics, task_network: URN, index: Tensor, **extra: Any) -> Claim:
+        """Make the neurons of a pruned task network that are not frozen yet the task's own.
 
-        worker: settled, that is, holding only neurons to keep. index: (n,) their global indices.
-        Raises RunFailed when a fixed row of the worker no longer has the stored bits, when it reads a free neuron, or
+        index: (n,) the global indices of the network's neurons.
+        Raises RunFailed when a frozen row no longer has the stored bits, when it reads a free neuron, or
         when a weight is not finite."""
         W, b = task_network.W.data.cpu(), task_network.b.data.cpu()
         frozen = task_network.frozen
-        n = int(frozen.sum())  # before the first claim only input neurons that never receive are fixed, at zero
+        n = int(frozen.sum())  # before the first claim only input neurons that never receive are frozen, at zero
         stored_W, stored_b = self._rows(index[frozen]) if self.claims else (W.new_zeros(n, n), b.new_zeros(n))
         if not (torch.equal(W[frozen][:, frozen], stored_W) and torch.equal(b[frozen], stored_b)):
             raise RunFailed(
                 f"task {task!r}: training has moved the frozen weights of earlier tasks, so it is not claimed. "
-                "The optimiser step must be followed by URN.hold()."
+                "The optimiser step must be followed by URN.restore_frozen()."
             )
         if bool(W[frozen][:, ~frozen].any()):
             raise RunFailed(f"task {task!r}: a claimed neuron reads a free one, so the task is not claimed")
@@ -183,21 +185,22 @@ class Accumulation:
         self.stored, self.W, self.b = merged, W_all, b_all
         hidden = new[self.owner[new] == FREE]
         self.owner[hidden] = number
-        entry = Claim(task, rule, self._members(task, rule), dict(extra))
+        entry = Claim(task, dynamics, self._members(task, dynamics), dict(extra))
         self.claims.append(entry)
         return entry
 
     def network(self, task: str | int) -> URN:
-        """The sub-network that answers a claimed task, in the one form that its promise of exactness is about:
-        inputs, reached claimed neurons and port, indices ascending, contiguous, nothing padded."""
+        """Return the frozen sub-network that answers a claimed task, in the one form for which answers are exact.
+
+        It has inputs, reached claimed neurons and port, indices ascending, contiguous, nothing padded."""
         entry = self.find(task)
         W, b = self._rows(entry.members)
         layout = self.layout.take(entry.members)
-        urn = self._urn(layout, entry.rule, W, b, torch.ones(len(b), dtype=torch.bool))
-        return urn.requires_grad_(False).eval()
+        network = self._network_of(layout, entry.dynamics, W, b, torch.ones(len(b), dtype=torch.bool))
+        return network.requires_grad_(False).eval()
 
     def find(self, task: str | int) -> Claim:
-        """The entry of a claimed task by name or number; raises KeyError."""
+        """Return the entry of a claimed task by name or number; raises KeyError."""
         if isinstance(task, int):
             return self.claims[task]
         for entry in self.claims:
@@ -206,7 +209,7 @@ class Accumulation:
         raise KeyError(task)
 
     def full(self) -> tuple[Tensor, Tensor]:
-        """W (S, S) and b (S,) of the whole network at rest: stored rows, and zeros for free neurons."""
+        """Return W (S, S) and b (S,) of the whole network: stored rows, and zeros for free neurons."""
         W, b = self.W.new_zeros(self.layout.S, self.layout.S), self.b.new_zeros(self.layout.S)
         W[self.stored[:, None], self.stored], b[self.stored] = self.W, self.b
         return W, b
@@ -214,7 +217,7 @@ class Accumulation:
     # --- files ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and strings only, so that it loads with weights_only=True. W is stored without its zeros."""
+        """Return tensors, numbers and strings only, which load with weights_only=True; W without its zeros."""
         return {
             "positions": self.layout.positions,
             "inputs": self.layout.inputs,
@@ -228,7 +231,8 @@ class Accumulation:
             "W": pack(self.W),
             "b": self.b,
             "claims": [
-                {"name": c.name, "rule": asdict(c.rule), "members": c.members, "extra": c.extra} for c in self.claims
+                {"name": c.name, "rule": asdict(c.dynamics), "members": c.members, "extra": c.extra}
+                for c in self.claims
             ],
         }
 
@@ -254,22 +258,22 @@ class Accumulation:
         place = torch.searchsorted(self.stored, index)
         return self.W[place[:, None], place], self.b[place]
 
-    def _members(self, task: str, rule: Dynamics) -> Tensor:
+    def _members(self, task: str, dynamics: Dynamics) -> Tensor:
         port = torch.searchsorted(self.stored, self.layout.ports[task])
         linked = self.W != 0
         reached = torch.zeros(len(self.stored), dtype=torch.bool)
         reached[port] = True
         frontier = reached.clone()
-        for _ in range(rule.iterations - 1):  # backwards from the port; a hidden neuron first fires at l = 1
+        for _ in range(dynamics.iterations - 1):  # backwards from the port; a hidden neuron is first active at l = 1
             frontier = linked[frontier].any(0) & ~reached
             reached |= frontier
         keep = self.stored[reached]
         senders = torch.cat([self.layout.inputs, keep[self.owner[keep] >= 0]]).unique()
         return torch.cat([senders, self.layout.ports[task]])
 
-    def _urn(self, layout: Layout, rule: Dynamics, W: Tensor, b: Tensor, frozen: Tensor) -> URN:
+    def _network_of(self, layout: Layout, dynamics: Dynamics, W: Tensor, b: Tensor, frozen: Tensor) -> URN:
         tiny = Layout.flat(3, 1, {"": 1})  # no S x S draw for weights that are replaced at once
-        urn = URN(tiny, rule.iterations, rule.update, rule.output_activation, dtype=W.dtype)
-        urn.mask = layout.pattern()
-        urn.set_parameters(layout, W, b, frozen)
-        return urn
+        network = URN(tiny, dynamics.iterations, dynamics.update, dynamics.output_activation, dtype=W.dtype)
+        network.mask = layout.pattern()
+        network.set_parameters(layout, W, b, frozen)
+        return network

@@ -1,8 +1,6 @@
-"""Tensors that are mostly zeros, as what a checkpoint stores of them: where the non-zeros are, and their values.
+"""Pack tensors that are mostly zeros for checkpoints: a compressed bit mask of the non-zeros, and their values.
 
-Nothing is rounded: `unpack` gives every value back, bit for bit (-0 comes back as 0). Where the non-zeros are is told
-by the gaps between them, Huffman coded: for synapses without a pattern close to the entropy, and one bit each where
-nearly all are there. A full tensor is stored as it is.
+Nothing is rounded: `unpack` gives every value back, bit for bit (-0 comes back as 0). A full tensor is stored as it is.
 """
 
 from __future__ import annotations
@@ -12,57 +10,62 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 Packed = dict[str, Any]
-MORE = 255  # a byte that says: the gap is at least so long, and goes on
 
 
 def pack(x: Tensor) -> Packed:
-    """`x` of any shape and device as CPU tensors: its `shape`, its non-zero `values`, and `gaps` (bytes) unless no
-    entry is zero."""
+    """Return `x` as CPU tensors: its `shape`, its non-zero `values`, and `bits` unless no entry is zero."""
     flat = x.detach().cpu().reshape(-1)
-    there = flat != 0
-    if bool(there.all()):
+    nonzero = flat != 0
+    if bool(nonzero.all()):
         return {"shape": list(x.shape), "values": flat}
-    return {"shape": list(x.shape), "values": flat[there], "gaps": _encode(there)}
+    bits = zlib.compress(np.packbits(nonzero.numpy()).tobytes(), 1)
+    return {
+        "shape": list(x.shape),
+        "values": flat[nonzero],
+        "bits": torch.frombuffer(bytearray(bits), dtype=torch.uint8),
+    }
 
 
 def unpack(state: Mapping[str, Any]) -> Tensor:
-    """What `pack` was given, on the CPU; a state that was damaged gives an error of torch or other values. Raises
-    ValueError for gaps that lead out of the tensor."""
+    """Return what `pack` was given, on the CPU. Raises ValueError where mask, values and shape do not fit."""
     shape, values = state["shape"], state["values"]
-    if "gaps" not in state:
+    if "bits" not in state and "gaps" not in state:
         return values.reshape(shape)
-    flat = values.new_zeros(math.prod(shape))
-    flat[_decode(state["gaps"], len(values), len(flat))] = values
+    length = math.prod(shape)
+    places = _places(state["bits"], length) if "bits" in state else _places_of_gaps(state["gaps"], length)
+    if len(places) != len(values):
+        raise ValueError("the mask and the values do not fit one another")
+    flat = values.new_zeros(length)
+    flat[places] = values
     return flat.reshape(shape)
 
 
-def _encode(there: Tensor) -> Tensor:
-    import numpy as np
-
-    gaps = np.diff(np.flatnonzero(there.numpy()), prepend=-1) - 1
-    last = np.cumsum(gaps // MORE + 1)  # where each gap's bytes end
-    data = np.full(last[-1] if len(last) else 0, MORE, np.uint8)
-    data[last - 1] = gaps % MORE
-    coder = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
-    return torch.frombuffer(bytearray(coder.compress(data.tobytes()) + coder.flush()), dtype=torch.uint8)
+def _inflate(data: Tensor, most: int) -> np.ndarray:
+    """Decompress at most `most` bytes: a damaged file must not fill the memory."""
+    inflated = np.frombuffer(zlib.decompressobj().decompress(data.numpy().tobytes(), most + 1), np.uint8)
+    if len(inflated) > most:
+        raise ValueError("the mask is longer than the tensor")
+    return inflated
 
 
-def _decode(gaps: Tensor, count: int, length: int) -> Tensor:
+def _places(bits: Tensor, length: int) -> Tensor:
     """(count,) ascending: the places of the non-zeros in a flat tensor of `length`."""
-    import numpy as np
+    inflated = _inflate(bits, -(-length // 8))
+    if len(inflated) != -(-length // 8):
+        raise ValueError("the mask is shorter than the tensor")
+    return torch.from_numpy(np.flatnonzero(np.unpackbits(inflated, count=length)))
 
-    longest = count + length // MORE  # bytes; what wants to become more is not ours
-    coder = zlib.decompressobj()
-    data = np.frombuffer(coder.decompress(gaps.numpy().tobytes(), longest + 1), np.uint8)
-    last = np.flatnonzero(data != MORE)
+
+def _places_of_gaps(gaps: Tensor, length: int) -> Tensor:
+    """The same from the form that runs before the redesign stored: the gaps between non-zeros, 255 meaning more."""
+    data = _inflate(gaps, length + length // 255 + 1)
+    last = np.flatnonzero(data != 255)
     places = np.cumsum(data, dtype=np.int64)[last] + np.arange(len(last))
-    if len(data) > longest or len(places) != count or (count and places[-1] >= length):
+    if len(places) and places[-1] >= length:
         raise ValueError("the gaps between the values do not fit the tensor")
     return torch.from_numpy(places)
-
-
-__all__ = ["Packed", "pack", "unpack"]

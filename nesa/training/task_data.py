@@ -1,22 +1,23 @@
-"""The stream of tasks as tensors: split into training, validation and test, normalised, augmented, batched.
+"""Load the data of a task as tensors, split into training, validation and test, with their normalisation.
 
-Images stay uint8 in memory and are normalised batch by batch; a batch is gathered from tensors, without a loader.
+Images stay uint8 in memory and are normalised batch by batch (nesa.training.batches).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nesa.config.curriculum import Augment, Curriculum
+from nesa.config.curriculum import Curriculum
+from nesa.config.sizes import input_size
 from nesa.datasets import registry
-from nesa.datasets.registry import Arrays, DataDirs, MissingDataError, Progress, silent
+from nesa.datasets.registry import Arrays, DataDirs, MissingDataError, ProgressCallback, no_progress
 from nesa.errors import DataError
+from nesa.run_folder.digest import digest
 from nesa.seeds import derive
 
 VALIDATION_SHARE = 0.1
@@ -64,7 +65,7 @@ class TaskData:
         return len(self.class_names)
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Raw samples (B, D_in) as the network sees them: float32, zero mean, unit variance over the task."""
+        """Normalise raw samples (B, D_in): float32, zero mean, unit variance over the task."""
         return normalise(x, self.mean, self.std)
 
     def to(self, device: torch.device) -> TaskData:
@@ -72,14 +73,16 @@ class TaskData:
 
 
 def normalise(x: Tensor, mean: float, std: float) -> Tensor:
+    """Subtract the mean and divide by the standard deviation of a task, in float32."""
     return (x.float() - mean) / std
 
 
 def load_task(
-    curriculum: Curriculum, index: int, data: DataDirs | Path | None = None, progress: Progress = silent
+    curriculum: Curriculum, index: int, data: DataDirs | Path | None = None, progress: ProgressCallback = no_progress
 ) -> TaskData:
-    """Task `index` of a curriculum. Falls back, with a warning, where the curriculum allows it; raises DataError
-    with what to put where otherwise."""
+    """Load task `index` of a curriculum, or its fallback, with a warning, where the curriculum allows one.
+
+    Raises DataError with what to put where when neither can be had."""
     task = curriculum.tasks[index]
     options = {
         "size": input_size(curriculum),
@@ -104,18 +107,15 @@ def load_task(
     return from_arrays(task.name, index, arrays, derive(curriculum.seed, "split", task.name), used, fallback)
 
 
-def input_size(curriculum: Curriculum) -> tuple[int, ...]:
-    """The size at which sources deliver: the grid's plane, or the input's own size where there is no grid."""
-    if curriculum.network.grid is None:
-        return curriculum.input.size
-    X, Y, _ = curriculum.network.grid
-    return (Y, X)
+def data_digest(data: TaskData) -> str:
+    """Return the digest of a task's samples, labels and class names, as they were split."""
+    return digest([*((part.x, part.y) for part in (data.train, data.val, data.test)), data.class_names])
 
 
 def from_arrays(
     name: str, index: int, arrays: Arrays, seed: int, source_used: str = "arrays", fallback: bool = False
 ) -> TaskData:
-    """Splits the training samples 90 / 10 with a seed of their own and measures their mean and deviation."""
+    """Split the training samples 90 / 10 with a seed of their own and measure their mean and deviation."""
     shape = None
     if arrays.kind == "image":
         H, W = arrays.train_x.shape[1:3]
@@ -142,78 +142,3 @@ def _planes(x) -> Tensor:
     if tensor.dim() == 4:
         tensor = tensor.permute(0, 3, 1, 2)
     return tensor.reshape(len(tensor), -1).contiguous()
-
-
-class Batches:
-    """An iterable of [x (B, D_in) float32, y (B,), t (B,)] for Avalanche's loop, gathered from tensors in memory.
-
-    Each pass is one epoch with an order of its own, drawn from (seed, epoch) alone; the last incomplete batch is
-    left out in training, so that every step has the same shape. `epoch` counts the passes; `skip` batches of the next
-    pass are left out, and those that follow are what they would have been."""
-
-    def __init__(
-        self, data: TaskData, samples: Samples, batch_size: int, seed: int | None = None, augment: Augment | None = None
-    ):
-        self.data, self.samples = data, samples
-        self.batch_size = min(batch_size, len(samples))
-        self.seed = seed
-        self.augment = augment if augment is not None and (augment.flip or augment.shift) else None
-        self.epoch = self.skip = 0
-
-    def __len__(self) -> int:
-        n = len(self.samples)
-        return n // self.batch_size if self.seed is not None else -(-n // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        x, y, B = self.samples.x, self.samples.y, self.batch_size
-        t = torch.full((B,), self.data.index, dtype=torch.long)  # not on the device: only the host decides by it
-        if self.seed is None:
-            for first in range(0, len(y), B):
-                part = y[first : first + B]
-                yield [self.data.prepare(x[first : first + B]), part, t[: len(part)]]
-            return
-        generator = torch.Generator().manual_seed(derive(self.seed, "epoch", self.epoch))
-        self.epoch += 1
-        order = torch.randperm(len(y), generator=generator).to(y.device)
-        skip, self.skip = self.skip, 0
-        changes = None
-        if self.augment is not None:  # of all batches at once: moving them to a device one by one would wait for it
-            drawn = [draw_changes(B, self.augment, generator) for _ in range(len(self))]
-            changes = [torch.stack(parts).to(x.device) for parts in zip(*drawn, strict=True)]
-        for number, first in enumerate(range(0, len(self) * B, B)):
-            if number < skip:
-                continue
-            pick = order[first : first + B]
-            raw = x[pick]
-            if changes is not None:
-                raw = augmented(raw, self.data.shape, *(part[number] for part in changes))
-            yield [self.data.prepare(raw), y[pick], t]
-
-
-def draw_changes(B: int, augment: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """For B images: (B, 1) bool, mirrored with probability 1/2 (flip); (2, B, 1) pixels of up to `shift` to move by,
-    rows and columns."""
-    mirrored, moves = torch.zeros(B, 1, dtype=torch.bool), torch.zeros(2, B, 1, dtype=torch.long)
-    if augment.flip:
-        mirrored = torch.rand(B, 1, generator=generator) < 0.5
-    if augment.shift:
-        moves = torch.randint(-augment.shift, augment.shift + 1, (2, B, 1), generator=generator)
-    return mirrored, moves
-
-
-def augmented(x: Tensor, shape: tuple[int, int, int] | None, mirrored: Tensor, moves: Tensor) -> Tensor:
-    """Images x (B, C H W), mirrored and moved as `draw_changes` says; what enters at the border repeats the image's
-    edge."""
-    if shape is None:
-        raise DataError("augment: vectors cannot be flipped or shifted; leave `augment` out for this task")
-    B, (C, H, W), device = len(x), shape, x.device
-    columns, rows = torch.arange(W, device=device), torch.arange(H, device=device)
-    columns = (torch.where(mirrored, W - 1 - columns, columns) + moves[1]).clamp(0, W - 1)
-    rows = (rows + moves[0]).clamp(0, H - 1)
-    sample = torch.arange(B, device=device)[:, None, None, None]
-    plane = torch.arange(C, device=device)[None, :, None, None]
-    images = x.reshape(B, C, H, W)
-    return images[sample, plane, rows[:, None, :, None], columns[:, None, None, :]].reshape(B, C * H * W)
-
-
-__all__ = ["Batches", "Samples", "TaskData", "augmented", "draw_changes", "from_arrays", "input_size", "load_task"]

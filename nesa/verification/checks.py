@@ -1,12 +1,12 @@
-"""What a learner that claims neurons promises, each promise as one function of what it has stored.
+"""Check that a stored run has not changed what earlier tasks learned, and that its reported scores can be reproduced.
 
-    one_way     nothing free or later writes into a claimed neuron
+    one_way     no free or later neuron has a synapse into a claimed one
     weights     a task's rows are the same by value in its own checkpoint and in the last one
-    answers     a task's logits are the same bit for bit, network of its own checkpoint and of the last one
+    answers     a task's logits are the same bit for bit, from its own checkpoint and from the last one
     recorded    they are also those that were recorded at its claim, where the machine is the same
     accuracy    R, measured again
     row         the task's row of accumulation.csv, measured again
-    scores      R of a learner that claims nothing, measured again
+    scores      R of a baseline learner, measured again
 
 `own` is what had been accumulated right after the task, `last` after the last task.
 """
@@ -21,25 +21,24 @@ import torch
 from torch import Tensor
 
 from nesa.config.curriculum import Curriculum
-from nesa.run_folder.events import new_event
+from nesa.owner import INPUT
+from nesa.run_folder.events import Event, new_event
 from nesa.run_folder.tables import ACCUMULATION
 from nesa.seeds import derive
 from nesa.training import evaluation
-from nesa.training.accumulation import INPUT, Accumulation
+from nesa.training.accumulation import Accumulation
 from nesa.training.task_data import TaskData, normalise
 from urn.layout import Distance
 
 # Functions of the weights alone: the same on every machine. The other measures run data through the network.
 OF_WEIGHTS = ("neurons_claimed", "neurons_total", "neurons_free", "claimed_share", "neurons_reused", "synapses")
-ROUNDING = 2  # samples whose answer another machine's rounding may turn
+ROUNDING = 2  # samples whose answer may change by the rounding of another machine
 NEAR = 1e-3  # relative and absolute: far above rounding, far below what a changed weight does to some logit
-
-Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise: its name, whether it is kept, and what was seen."""
+    """One check: its name, whether it holds, and details."""
 
     name: str
     ok: bool
@@ -47,8 +46,10 @@ class Check:
 
 
 def one_way(after: str, accumulation: Accumulation) -> Check:
-    """No non-zero weight leads from a neuron that is free, or claimed by a later task, into a claimed one. Input
-    neurons are final with the first task (from the start where they do not receive); ports write into nobody."""
+    """Check that no synapse leads from a neuron that is free, or claimed by a later task, into a claimed one.
+
+    Input neurons are final with the first task (from the start where they do not receive); ports have no outgoing
+    synapses."""
     name = f"one way {after}"
     stored, W = accumulation.stored, accumulation.W
     owner = accumulation.owner[stored].long()
@@ -70,7 +71,7 @@ def one_way(after: str, accumulation: Accumulation) -> Check:
 
 
 def weights(task: str, own: Accumulation, last: Accumulation) -> Check:
-    """Every row, bias, owner and rule of `own`, inputs included, is in `last` as it was, and its rows read no more."""
+    """Check that rows, biases, owners and dynamics of `own` are unchanged in `last`, and that no synapse was added."""
     name = f"weights {task}"
     place = torch.searchsorted(last.stored, own.stored).clamp(max=len(last.stored) - 1)
     if not torch.equal(last.stored[place], own.stored):
@@ -85,14 +86,14 @@ def weights(task: str, own: Accumulation, last: Accumulation) -> Check:
     if not torch.equal(last.owner[own.stored], own.owner[own.stored]):
         return Check(name, False, "some neurons have changed their owner")
     for before, now in zip(own.claims, last.claims, strict=False):
-        same = (before.name, before.rule, before.extra) == (now.name, now.rule, now.extra)
+        same = (before.name, before.dynamics, before.extra) == (now.name, now.dynamics, now.extra)
         if not same or not torch.equal(before.members, now.members):
-            return Check(name, False, f"the last checkpoint runs {before.name} by another rule or on other neurons")
+            return Check(name, False, f"the last checkpoint runs {before.name} with other dynamics or on other neurons")
     return Check(name, True, f"{int((own.W != 0).sum())} weights the same by value {_later(own, last)}")
 
 
 def answers(task: str, own: Accumulation, last: Accumulation, x: Tensor) -> Check:
-    """x: (n, D_in) raw samples of the task."""
+    """Check that the logits of a task on its raw samples x (n, D_in) are bit for bit those of its own checkpoint."""
     before, now = logits(task, own, x), logits(task, last, x)
     if torch.equal(before, now):
         return Check(f"answers {task}", True, f"{len(x)} x {now.shape[1]} logits torch.equal {_later(own, last)}")
@@ -101,8 +102,9 @@ def answers(task: str, own: Accumulation, last: Accumulation, x: Tensor) -> Chec
 
 
 def recorded(task: str, own: Accumulation, probe: Mapping[str, Any], here: Mapping[str, Any]) -> Check:
-    """probe: what nesa.inference.saved_run.read_probe returns. here: this machine, as nesa.inference.saved_run.machine names it. Another machine
-    rounds differently: there only a difference beyond rounding counts."""
+    """Check that the logits are those recorded at the claim; on another machine, up to rounding.
+
+    probe: of `nesa.run_folder.reader.read_probe`. here: `nesa.run_folder.environment.machine` of this process."""
     name, before, now = f"recorded {task}", probe["logits"], logits(task, own, probe["x"])
     if torch.equal(before, now):
         return Check(name, True, "torch.equal to the logits recorded at its claim")
@@ -116,21 +118,21 @@ def recorded(task: str, own: Accumulation, probe: Mapping[str, Any], here: Mappi
 
 
 def accuracy(data: TaskData, last: Accumulation, events: Sequence[Event], same: bool) -> Check:
-    """R[i, task] for every i is one number, because no answer changes. same: was the run on this machine?"""
-    name, found = f"accuracy {data.name}", evaluation.accuracy(last.network(data.name), data, data.test)
+    """Check that R[i, task] is the accuracy measured now for every i. same: whether the run was on this machine."""
+    name, found = f"accuracy {data.name}", evaluation.task_accuracy(last.network(data.name), data, "test")
     allowed = 0.0 if same else ROUNDING / len(data.test)
     reported = [e for e in events if e["event"] == "evaluated" and e["task"] == data.name]
     wrong = [e for e in reported if e["accuracy"] is None or abs(e["accuracy"] - found) > allowed]
     if wrong or not reported:
-        said = ", ".join(f"{e['accuracy']} after {e['after']}" for e in wrong) or "nothing"
-        return Check(name, False, f"measured again {found} on test data, the record says {said}")
+        reports = ", ".join(f"{e['accuracy']} after {e['after']}" for e in wrong) or "nothing"
+        return Check(name, False, f"measured again {found} on test data, the run reported {reports}")
     return Check(name, True, f"{found:.4f} on test data, as in R ({len(reported)} times)")
 
 
 def scores(
     after: str, tasks: Sequence[TaskData], measured: Callable[[int, str], float], events: Sequence[Event], same: bool
 ) -> Check:
-    """One row of R of a learner that may forget. tasks: those learned so far. measured(j, "test"): its score."""
+    """Check one row of R of a baseline learner. tasks: learned so far. measured(j, "test"): the score of task j."""
     reported = {e["task"]: e["accuracy"] for e in events if e["event"] == "evaluated" and e["after"] == after}
     wrong = []
     for j, data in enumerate(tasks):
@@ -143,12 +145,11 @@ def scores(
 
 
 def row(data: TaskData, own: Accumulation, events: Sequence[Event], curriculum: Curriculum, same: bool) -> Check:
-    """Every measure of the row that does not need the network from before settling."""
+    """Check every measure of a row of accumulation.csv that does not need the network from before pruning."""
     name = f"row {data.name}"
     claimed = next(e for e in events if e["event"] == "task_claimed" and e["task"] == data.name)
-    metric, seed = Distance(curriculum.penalties.beta, 1.0), derive(curriculum.seed, "null")
-    found = evaluation.measure(own, data, curriculum.learner.margin, metric, seed)
-    found = {key: value for key, value in found.items() if key not in ("levels", "strength")}
+    distance, seed = Distance(curriculum.penalties.beta, 1.0), derive(curriculum.seed, "null")
+    found = evaluation.measure(own, data, curriculum.learner.margin, distance, seed).row
     again = new_event("task_claimed", {key: claimed.get(key) for key in ACCUMULATION} | found, [])
     wrong, left_out = [], []
     for key in found:
@@ -170,7 +171,7 @@ def row(data: TaskData, own: Accumulation, events: Sequence[Event], curriculum: 
 
 @torch.no_grad()
 def logits(task: str, accumulation: Accumulation, x: Tensor) -> Tensor:
-    """(n, D_out) for raw samples x (n, D_in), with the normalisation that belongs to the task."""
+    """Compute logits (n, D_out) of raw samples x (n, D_in), with the task's own normalisation."""
     extra = accumulation.find(task).extra
     return accumulation.network(task)(normalise(x, extra["mean"], extra["std"]), task)
 

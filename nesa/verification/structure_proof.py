@@ -1,14 +1,14 @@
-"""The paper's proof, for each task of a stored run: is the structure that the measures name all that there is?
+"""Prove for each task of a stored run that the structure which the measures name is all that computes its outputs.
 
-Three lines a task, on its test data:
+Three comparisons a task, on its test data:
 
     blocks     only the synapses from each level to the next are kept, as in a multi-layer perceptron (paper eq 1)
-    named      the other blocks that carry anything on the way to the output, skips and recurrences, are kept too
+    named      the other blocks that contribute to the output, skips and recurrences, are kept too
     extracted  the task's network as a plain torch module of small dense layers (urn.mlp_conversion.extract)
 
-Everything outside is set to zero, and the outputs are compared. That the first line fails says that the network is no
-multi-layer perceptron; when one of the others fails, the structure that is reported is not the one that computes. All
-of it is computed in float64, where a difference is one of structure and not of rounding. It only reads.
+Everything outside is set to zero, and the outputs are compared. Where the first fails, the network is no multi-layer
+perceptron; where one of the others fails, the reported structure is not the one that computes. All of it is in float64,
+where a difference is one of structure and not of rounding. Nothing is written.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nesa.config.loader import load as load_curriculum
-from nesa.errors import UserError
-from nesa.inference.saved_run import checkpointed, load, read_probe
+from nesa.inference.saved_run import load
 from nesa.run_folder.layout import CURRICULUM
+from nesa.run_folder.reader import read_probe
 from nesa.training.task_data import normalise
-from nesa.verification.verify import stored_data
+from nesa.verification.stored_data import stored_data
 from urn.measures.activity import NEVER
 from urn.measures.block_proof import Proof, proof
 from urn.mlp_conversion import extract
@@ -33,7 +33,7 @@ BATCH = 1000
 
 @dataclass(frozen=True)
 class TaskProof:
-    """What is proved of one task. samples: how many and which. S: neurons of its network, ports included.
+    """The proof for one task. samples: how many and which. S: neurons of its network, ports included.
     extracted: the largest difference of an output of the extracted module."""
 
     task: str
@@ -45,11 +45,11 @@ class TaskProof:
 
     @property
     def holds(self) -> bool:
-        """Do the named blocks, and the extracted module, answer as the network does?"""
+        """Return whether the named blocks, and the extracted module, give the outputs of the network."""
         return self.named.holds(TOLERANCE) and self.extracted <= TOLERANCE
 
     def lines(self) -> Iterator[str]:
-        """The evidence in words."""
+        """Format the proof as lines of text."""
         yield f"{self.task}: {self.S:,} neurons, {self.named.nonzero:,} synapses, {self.samples}"
         more = ", ".join(f"{_level(a)} to {_level(b)}" for a, b in self.named.named)
         mark = _mark(self.named.holds(TOLERANCE))
@@ -64,19 +64,17 @@ class TaskProof:
 
 
 def prove(folder: str | Path, task: str | None = None, data: str | Path | None = None) -> Iterator[TaskProof]:
-    """The evidence for `task`, or for all tasks of the run in `folder`. data: the folder of data sets, as for
-    `nesa run`; where they cannot be had, the samples that the run stored are used, and `samples` says so.
+    """Prove the structure of `task`, or of all tasks of the run in `folder`.
 
-    Raises RunFolderError for a folder that is no run or holds no claimed task, UserError for an unknown task."""
+    data: the folder of data sets, as for `nesa run`; where they cannot be loaded, the samples that the run stored are
+    used, as `samples` states. Raises RunFolderError for a folder that is no run or has no claimed task, UserError for
+    an unknown task."""
     saved = load(folder)
-    if task is not None and task not in saved.names:
-        raise UserError(f"{folder}: has no finished task {task!r}; there are {', '.join(saved.names)}")
+    events = saved.run.checkpoints if task is None else [saved.checkpoint_of(task)]
     curriculum = load_curriculum(Path(folder) / CURRICULUM)
-    for event in checkpointed(saved.events):
+    for event in events:
         name = event["task"]
-        if task not in (None, name):
-            continue
-        found = stored_data(curriculum, saved.events, name, None if data is None else Path(data))
+        found = stored_data(saved.run, curriculum, name, None if data is None else Path(data))
         extra = saved.accumulation.find(name).extra
         if isinstance(found, str):
             raw = read_probe(folder, event)["x"]

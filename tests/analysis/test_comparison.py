@@ -1,4 +1,7 @@
-"""nesa.analysis.comparison and nesa.reports.comparison_report: figures equal those of the run's own files, and what cannot be compared is said."""
+"""nesa.analysis.comparison and nesa.reports.comparison_report.
+
+Figures equal those of the run's own files, and what cannot be compared is named.
+"""
 
 from __future__ import annotations
 
@@ -131,18 +134,18 @@ def test_seeds_of_one_curriculum_are_one_side(tmp_path):
     folders += [stored_run.write(tmp_path / f"short-seed{s}", seed=s, training={"epochs": 3}) for s in (0, 1)]
     folders += [stored_run.write(tmp_path / "short-again", seed=1, training={"epochs": 3})]
     comparison = compare(folders)
-    assert [side.name for side in comparison.sides] == ["long, 3 seeds", "short, 2 seeds", "short-again"]
+    assert [side.name for side in comparison.groups] == ["long, 3 seeds", "short, 2 seeds", "short-again"]
     assert comparison.unlike == {"training.epochs": ["9", "3", "3"]}
     assert f"seed{0}, {1}" not in comparison_report.text(comparison)
-    cell = comparison.cells["hard", "accuracy_test", "B"]
+    cell = comparison.measurements["hard", "accuracy_test", "B"]
     values = [
         json.loads(f.joinpath("events.jsonl").read_text().splitlines()[-4])["accuracy_test"] for f in folders[3:5]
     ]
     assert list(cell.values) == values
-    first = comparison.cells["hard", "accuracy_test", "A"]
+    first = comparison.measurements["hard", "accuracy_test", "A"]
     assert cell.difference == statistics.fmean(values) - statistics.fmean(first.values) and first.difference is None
     assert f"{100 * cell.mean:.1f}±{100 * cell.spread:.1f}" not in comparison_report.text(comparison)  # accuracy is R's
-    shown = comparison.cells["hard", "depth_mean", "B"]
+    shown = comparison.measurements["hard", "depth_mean", "B"]
     assert f"{shown.mean:.2f}±{shown.spread:.2f}" in comparison_report.text(comparison)
 
 
@@ -152,10 +155,10 @@ def test_tasks_are_aligned_by_name_whatever_their_place(tmp_path):
     b = stored_run.write(tmp_path / "b", ("hard", "other"), values={"hard": {"neurons_claimed": 50}})
     comparison = compare([a, b])
     assert comparison.tasks == ("easy", "hard", "other")
-    assert comparison.cells["hard", "neurons_claimed", "B"].difference == -20
-    assert ("easy", "neurons_claimed", "B") not in comparison.cells
-    assert comparison.cells["other", "neurons_claimed", "B"].difference is None
-    assert comparison.cells[WHOLE, "acc", "B"].difference is None, "other tasks, another mean"
+    assert comparison.measurements["hard", "neurons_claimed", "B"].difference == -20
+    assert ("easy", "neurons_claimed", "B") not in comparison.measurements
+    assert comparison.measurements["other", "neurons_claimed", "B"].difference is None
+    assert comparison.measurements[WHOLE, "acc", "B"].difference is None, "other tasks, another mean"
     assert comparison.unlike["order"] == ["easy hard", "hard other"]
     assert "tasks.hard.source" not in comparison.unlike and comparison.unlike["tasks.easy.source"] == [
         "easy-source",
@@ -167,8 +170,8 @@ def test_a_learner_that_claims_nothing_is_compared_by_accuracy(tmp_path):
     a = stored_run.write(tmp_path / "a", values={"hard": {"accuracy_test": 0.75}})
     b = stored_run.write(tmp_path / "b", values={"hard": {"accuracy_test": 0.5}}, claims=False, structures=False)
     comparison = compare([a, b])
-    assert comparison.cells["hard", "accuracy", "B"].difference == -0.25
-    assert ("hard", "neurons_claimed", "B") not in comparison.cells and similarities(comparison) == []
+    assert comparison.measurements["hard", "accuracy", "B"].difference == -0.25
+    assert ("hard", "neurons_claimed", "B") not in comparison.measurements and similarities(comparison) == []
     assert "-25.0" in comparison_report.text(comparison)
 
 
@@ -181,8 +184,8 @@ def test_a_fallback_is_never_taken_for_the_real_thing(tmp_path, capsys):
     comparison = compare([a, b])
     assert comparison.clashes == {"hard": "task hard: other data: A hard-source, B the fallback scenes"}
     assert all(
-        (cell.difference is None) == (cell.side == "A" or cell.task in ("hard", WHOLE))
-        for cell in comparison.cells.values()
+        (cell.difference is None) == (cell.group == "A" or cell.task in ("hard", WHOLE))
+        for cell in comparison.measurements.values()
     )
     assert {task for task, _, _ in similarities(comparison)} == {"easy"}
     assert commands.main(["compare", str(a), str(b)]) == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import stored_run
 
-from nesa.analysis.similarity import Structure, overlap, shared, similarity
+from nesa.analysis.similarity import Structure, overlap, shared_synapses, similarity
 
 
 def test_overlap_by_hand():
@@ -41,9 +41,9 @@ def test_support_by_hand():
     a = Structure(np.ones(2), zero, np.array([[1, 1], [0, 0]], bool), np.array([[0, 0], [1, 0]], bool))
     b = Structure(np.ones(2), zero, np.array([[1, 0], [0, 1]], bool), np.array([[0, 1], [0, 0]], bool))
     straight, crossed = np.array([0, 1]), np.array([1, 0])
-    assert shared(a, b, straight, straight) == pytest.approx(1 / 5)
+    assert shared_synapses(a, b, straight, straight) == pytest.approx(1 / 5)
     # crossed: input {(0,0),(0,1)} against {(0,1),(1,0)}, among {(1,0)} against {(1,0)}
-    assert shared(a, b, straight, crossed) == pytest.approx(2 / 4)
+    assert shared_synapses(a, b, straight, crossed) == pytest.approx(2 / 4)
 
 
 def test_neurons_that_do_not_read_the_input_have_the_field_of_what_they_read():

@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "stress" / "fuzz_curricula.p
 @pytest.fixture(scope="module")
 def fuzz():
     made = runpy.run_path(str(SCRIPT))
-    made["watch"] = made["Watch"]()  # an audit hook stays for good: one for all tests
+    made["watch"] = made["ForbiddenActions"]()  # an audit hook stays for good: one for all tests
     return SimpleNamespace(**made)
 
 

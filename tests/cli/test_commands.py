@@ -1,4 +1,4 @@
-"""nesa.cli.commands and nesa.progress: arguments, exit codes, what is printed where, and how light it is."""
+"""Test the command line and nesa.progress: arguments, exit codes, what is printed where, and what is imported."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import stored_run
+from PIL import Image
 
 from nesa.cli import commands
 from nesa.errors import RunFailed, RunFolderError
@@ -35,7 +38,7 @@ def python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, cwd=ROOT, timeout=60)
 
 
-# Lightness ----------------------------------------------------------------------------------------------------------
+# What is imported ---------------------------------------------------------------------------------------------------
 
 HEAVY = ("torch", "torchvision", "avalanche", "matplotlib", "skimage", "sklearn", "tensorboard", "scipy")
 
@@ -228,7 +231,7 @@ def test_a_reader_that_goes_away_is_no_error():
 
 @pytest.fixture
 def runs(monkeypatch, tmp_path):
-    """Stands for nesa.experiment.run and nesa.verification.verify; what they are called with, and ``fail`` to raise."""
+    """Replace nesa.experiment.run and nesa.verification.verify; record their calls, and raise ``fail``."""
     seen = SimpleNamespace(calls=[], fail=None, checks=[])
 
     def run(curriculum, **more):
@@ -263,7 +266,7 @@ def test_run_hands_on_what_was_asked(capsys, runs, tmp_path):
         "seed": 4,
         "device": "cpu",
         "data": Path("d"),
-        "film": True,
+        "animate": True,
         "command": ["nesa", *words],
     }
     lines = capsys.readouterr().out.splitlines()
@@ -296,7 +299,7 @@ def test_resume(capsys, runs, tmp_path):
     assert commands.main(["resume", str(tmp_path / "x"), "--data", "d"]) == 0
     folder, more = runs.calls[0]
     assert isinstance(more.pop("progress"), Progress)
-    assert (folder, more) == (tmp_path / "x", {"data": Path("d"), "device": "cpu", "film": True})
+    assert (folder, more) == (tmp_path / "x", {"data": Path("d"), "device": "cpu", "animate": True})
     assert f"run: {tmp_path / 'x'}\n" in capsys.readouterr().out
 
 
@@ -391,3 +394,81 @@ def test_no_color_is_honoured(monkeypatch):
 
 def test_quiet_keeps_what_matters():
     assert play(io.StringIO(), quiet=True).splitlines() == ["settled", "warning: falls back"]
+
+
+# Previews -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Eight colour images in two classes, as the source `folder` reads them."""
+    for part in ("train", "test"):
+        for name, colour in (("cat", (250, 10, 10)), ("dog", (10, 10, 250))):
+            folder = tmp_path / "photos" / part / name
+            folder.mkdir(parents=True)
+            for i in range(2):
+                image = Image.new("RGB", (20, 20), colour)
+                image.putpixel((i, 0), (0, 255, 0))
+                image.save(folder / f"{part}{i}.png")
+    return tmp_path / "photos"
+
+
+def test_a_preview_takes_parameters(capsys, photos, tmp_path):
+    sheets = [tmp_path / "grey.png", tmp_path / "colour.png"]
+    words = ["tasks", "folder", f"path={photos}", "--preview", str(sheets[0])]
+    assert commands.main(words) == 0
+    seen = capsys.readouterr()
+    assert seen.out == f"{sheets[0]}\n"
+    assert "warning: source folder: 4 of 4 test samples are also training samples\n" in seen.err
+    words = ["tasks", "--preview", str(sheets[1]), "folder", f"path={photos}", "--size", "20,20", "--channels", "3"]
+    assert commands.main(words) == 0
+    saturation = [np.asarray(Image.open(sheet).convert("HSV"))[..., 1].max() for sheet in sheets]
+    assert saturation[0] == 0 and saturation[1] > 200
+
+
+def test_a_preview_of_vectors_takes_their_size(capsys, tmp_path):
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    np.savez(tmp_path / "mine.npz", train_x=x, train_y=np.arange(8) % 2, test_x=-x, test_y=np.arange(8) % 2)
+    words = ["tasks", "arrays", f"path={tmp_path / 'mine.npz'}", "--preview", str(tmp_path / "sheet.png")]
+    assert commands.main([*words, "--size", "3"]) == 0
+    assert (tmp_path / "sheet.png").is_file()
+    assert commands.main(words) == 2
+    assert "expected images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["edges", "train=many", "--preview", "x.png"], "train: expected a whole number, got 'many'"),
+        (
+            ["edges", "trian=80", "--preview", "x.png"],
+            "trian: unknown parameter of source 'edges' (did you mean 'train'",
+        ),
+        (["edges", "train=[", "--preview", "x.png"], "command line:1:"),
+        (["edges", "train", "--preview", "x.png"], "is not of the form key=value"),
+        (["folder", "--preview", "x.png"], "path: source 'folder' needs this parameter"),
+        (["edges", "train=80"], "add --preview PNG"),
+        (["edges", "--preview", "x.png", "--size", "0"], "'0' is not a size: H,W of images"),
+    ],
+)
+def test_parameters_of_a_preview_are_checked(capsys, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert commands.main(["tasks", *words]) == 2
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_curriculum_is_drawn_on_one_sheet(capsys, photos, tmp_path):
+    path, sheet = tmp_path / "c.yaml", tmp_path / "new" / "sheet.png"
+    path.write_text(
+        "name: c\ninput: {size: [8, 8]}\nnetwork: {grid: [8, 8, 3]}\ntasks:\n"
+        "- {name: first, source: digits}\n"
+        f"- {{name: second, source: folder, params: {{path: {photos}}}}}\n"
+    )
+    assert commands.main(["check", str(path), "--preview", str(sheet)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(sheet)
+    with Image.open(sheet) as image:
+        assert image.height > 66 * (10 + 2), "a row for each class of each task"
+    shutil.rmtree(photos)
+    assert commands.main(["check", str(path), "--preview", str(sheet)]) == 2
+    assert "task second: the folder of a folder task does not exist" in capsys.readouterr().err

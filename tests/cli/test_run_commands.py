@@ -1,4 +1,4 @@
-"""The commands of a run as a user gives them: run, stop, resume, verify, with figures and exit codes."""
+"""Test run, stop, resume and verify as commands, with figures and exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import small_run
 import torch
 
 from nesa.cli import commands
-from nesa.run_folder.layout import read_environment
+from nesa.run_folder.environment import read_environment
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("five", "six")

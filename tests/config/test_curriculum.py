@@ -7,7 +7,7 @@ from dataclasses import MISSING, FrozenInstanceError, fields, is_dataclass
 
 import pytest
 
-from nesa.config.conversion import hints_of
+from nesa.config.conversion import field_types
 from nesa.config.curriculum import (
     LEARNER_PARAMS,
     LEARNERS,
@@ -59,6 +59,7 @@ def test_defaults_are_those_of_the_contract():
         "epochs": 10,
         "schedule": "cosine",
         "warmup": 50,
+        "factored_moments": False,
         "precision": "float32",
     }
     assert whole["learner"] | {"params": None} == {
@@ -97,7 +98,7 @@ def test_every_key_is_explained_and_its_default_is_in_its_range(cls):
         assert f.metadata["help"], f"{cls.__name__}.{f.name} has no help"
         if f.default not in (MISSING, None):
             assert _out_of_range(f, f.default) == "", f"{cls.__name__}.{f.name}"
-        if is_dataclass(hints_of(cls)[f.name]):
+        if is_dataclass(field_types(cls)[f.name]):
             assert f.default is MISSING
 
 

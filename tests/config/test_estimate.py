@@ -1,4 +1,4 @@
-"""nesa.config.estimate: neurons and steps are those of the run, and the rest grows as it must. No timing is asserted."""
+"""nesa.config.estimate: neurons and steps are those of the run, and the rest grows as it must, without timing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from nesa.cli import commands
-from nesa.config.estimate import estimate, memory_rate, neurons, product_rate
+from nesa.config.estimate import estimate, memory_rate, product_rate
 from nesa.config.loader import load
+from nesa.config.sizes import neurons
 
 CURRICULA = Path(__file__).parents[2] / "curricula"
 

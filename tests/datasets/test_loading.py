@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nesa.datasets import cache, checks, download, pixels, registry
+from nesa.datasets import cache, checks, download, image_folder, pixels, registry
 from nesa.datasets.source import Arrays
 from nesa.errors import DataError
 
@@ -67,14 +67,14 @@ def test_resizing_is_torchvisions(size):
 
     resize = Resize(size, InterpolationMode.BILINEAR, antialias=True)
     for pictures in (COLOURS, pixels.grey(COLOURS)):
-        ours = pixels.fit(pictures, size, 3 if pictures.ndim == 4 else 1)
+        ours = pixels.to_input_shape(pictures, size, 3 if pictures.ndim == 4 else 1)
         for picture, mine in zip(pictures, ours, strict=True):
             assert np.array_equal(mine, np.asarray(resize(Image.fromarray(picture))))
 
 
 def test_grey_images_fill_three_channels_alike():
     grey = pixels.grey(COLOURS)
-    assert np.array_equal(pixels.fit(grey, (6, 5), 3), np.stack([grey] * 3, axis=3))
+    assert np.array_equal(pixels.to_input_shape(grey, (6, 5), 3), np.stack([grey] * 3, axis=3))
 
 
 # Where ---------------------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def test_modes_are_brought_to_one(data):
 
 def test_deep_images_are_refused(data):
     made = write_tree(data.data / "mine")
-    Image.fromarray(np.arange(30, dtype=np.uint16).reshape(6, 5) * 2000).save(made["train", "bee"][0])
+    Image.fromarray(np.arange(30, dtype=np.float32).reshape(6, 5)).save(made["train", "bee"][0], format="TIFF")
     with pytest.raises(DataError, match=r"bee/000.png: the image has more than 8 bits"):
         load("folder", data, path="mine")
 
@@ -148,7 +148,9 @@ def test_deep_images_are_refused(data):
 def test_mixed_sizes_are_refused_unless_allowed(data):
     made = write_tree(data.data / "mine")
     Image.fromarray(COLOURS[0][:4]).save(made["train", "bee"][2])
-    with pytest.raises(DataError, match=r"2 different sizes: most are 5 x 6, but bee/002.png is 5 x 4; .*mixed: true"):
+    with pytest.raises(
+        DataError, match=r"2 different sizes: most are 5 x 6, but train/bee/002.png is 5 x 4; .*mixed: true"
+    ):
         load("folder", data, path="mine")
     assert load("folder", data, path="mine", mixed=True).train_x.shape == (12, 6, 5)
 
@@ -195,7 +197,7 @@ def test_one_corrupt_image_in_many_is_named_and_left_out(data):
 def test_a_folder_is_decoded_once_and_again_when_it_changed(data, monkeypatch):
     made = write_tree(data.data / "mine")
     calls = []
-    monkeypatch.setattr("nesa.datasets.image_folder.load", spy(calls, registry.folder.tree.load))
+    monkeypatch.setattr("nesa.datasets.image_folder.load", spy(calls, image_folder.load))
     first = load("folder", data, path="mine")
     again = load("folder", data, path="mine")
     assert len(calls) == 1 and isinstance(again.train_x, np.memmap) and np.array_equal(first.train_x, again.train_x)
@@ -521,21 +523,21 @@ def test_archives_that_climb_out_are_refused(member, tmp_path):
         for name in ("inner/good", member):
             tar.addfile(tarfile.TarInfo(name), io.BytesIO())
     if member.startswith("/"):  # the filter takes the slash away, so that it lands inside
-        download.unpack(tmp_path / "evil.tar.gz", tmp_path / "in", "inner")
+        download.unpack_tar(tmp_path / "evil.tar.gz", tmp_path / "in", "inner")
         assert not Path(member).exists()
     else:
         with pytest.raises(DataError, match="refused"):
-            download.unpack(tmp_path / "evil.tar.gz", tmp_path / "in", "inner")
+            download.unpack_tar(tmp_path / "evil.tar.gz", tmp_path / "in", "inner")
         assert list((tmp_path / "in").iterdir()) == [] and not (tmp_path / "climbed").exists()
 
 
 def test_damaged_archives_are_refused(tmp_path):
     (tmp_path / "bad.tar.gz").write_bytes(gzip.compress(RNG.bytes(2000))[:900])
     with pytest.raises(DataError, match="cannot be unpacked"):
-        download.unpack(tmp_path / "bad.tar.gz", tmp_path, "inner")
+        download.unpack_tar(tmp_path / "bad.tar.gz", tmp_path, "inner")
     (tmp_path / "bad.gz").write_bytes(gzip.compress(b"abc" * 1000)[:20])
     with pytest.raises(DataError, match="cannot be unpacked"):
-        download.expand(tmp_path / "bad.gz")
+        download.unpack_gzip(tmp_path / "bad.gz")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.gz", "bad.tar.gz"]
 
 
@@ -642,16 +644,16 @@ def test_doubtful_data_are_used_with_a_warning(data):
 
 def test_the_last_door_checks_what_any_source_returns():
     good = Arrays(GREY[:20], GOOD["train_y"], GREY[20:29], GOOD["test_y"], ("a", "b", "c"))
-    assert checks.inspect(good, "x", (6, 5), 1).notes == ()
+    assert checks.check_arrays(good, "x", (6, 5), 1).notes == ()
     with pytest.raises(DataError, match=r"expected images \(6, 5, 3\) of uint8, got \(6, 5\) of uint8"):
-        checks.inspect(good, "x", (6, 5), 3)
+        checks.check_arrays(good, "x", (6, 5), 3)
     vectors = Arrays(
         np.float32(GREY[:20, 0]), good.train_y, np.float32(GREY[20:29, 0]), good.test_y, ("a", "b", "c"), "vector"
     )
-    assert checks.inspect(vectors, "x", (5,), 1).notes == ()
+    assert checks.check_arrays(vectors, "x", (5,), 1).notes == ()
     vectors.train_x[3, 2] = np.nan
     with pytest.raises(DataError, match="x: train data: 1 samples have NaN"):
-        checks.inspect(vectors, "x", (5,), 1)
+        checks.check_arrays(vectors, "x", (5,), 1)
 
 
 # The user's own function ---------------------------------------------------------------------------------------------
@@ -675,6 +677,16 @@ def fails():
     raise KeyError("no such thing")
 def leaves():
     raise SystemExit(0)
+def tensors():
+    import torch
+    torch.set_grad_enabled(False)
+    torch.set_default_dtype(torch.float64)
+    return mapping()
+class Stubborn:
+    def __array__(self, *args, **kwargs):
+        raise RuntimeError("call detach first")
+def stubborn():
+    return mapping() | {"train_x": Stubborn()}
 value = 4
 """
 
@@ -690,7 +702,7 @@ def code(data, tmp_path, monkeypatch):
 def test_a_function_is_imported_only_when_its_data_are_loaded(code, data):
     source = registry.find("my_data_source:load")
     assert source.check({"classes": 2, "flip": True}) == [] and source.classes({"classes": 2}) == 2
-    assert source.foreign and registry.available("my_data_source:load", {"classes": 2}, data)
+    assert source.user_code and registry.available("my_data_source:load", {"classes": 2}, data)
     assert not (code / "imported").exists()
     plain = registry.load("my_data_source.load", {"classes": 2}, size=(6, 5), seed=77, data=data)
     flipped = registry.load("my_data_source:load", {"classes": 2, "flip": True}, size=(6, 5), seed=77, data=data)
@@ -703,9 +715,14 @@ def test_a_function_is_imported_only_when_its_data_are_loaded(code, data):
     ("name", "params", "words"),
     [
         ("my_data_source:wrong", {}, "must return train_x, train_y, test_x, test_y, got int"),
-        ("my_data_source:fails", {}, "failed: KeyError: 'no such thing'"),
-        ("my_data_source:leaves", {}, "failed: SystemExit"),
-        ("my_data_source:load", {"flop": 1}, "failed: TypeError: .*flop"),
+        (
+            "my_data_source:fails",
+            {},
+            r"your function my_data_source:fails raised KeyError: 'no such thing' \(line \d+ of .*my_data_source.py\)",
+        ),
+        ("my_data_source:stubborn", {}, "must return NumPy arrays: RuntimeError: call detach first"),
+        ("my_data_source:leaves", {}, "raised SystemExit"),
+        ("my_data_source:load", {"flop": 1}, "raised TypeError: .*flop"),
         ("my_data_source:nothing", {}, "cannot be imported: AttributeError"),
         ("my_data_source:value", {}, "is not a function"),
         ("no_such_module_here:load", {}, "cannot be imported: ModuleNotFoundError"),
@@ -715,3 +732,10 @@ def test_a_function_is_imported_only_when_its_data_are_loaded(code, data):
 def test_every_bad_function_has_its_sentence(name, params, words, code, data):
     with pytest.raises(DataError, match=words):
         registry.load(name, {"classes": 2} | params, size=(6, 5), data=data)
+
+
+def test_settings_of_torch_are_those_from_before(code, data):
+    import torch
+
+    registry.load("my_data_source:tensors", {"classes": 2}, size=(6, 5), data=data)
+    assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32

@@ -339,7 +339,7 @@ def test_choices_are_enforced():
 )
 def test_inputs_that_a_source_cannot_fill(name, params, size, channels, words):
     source = registry.find(name)
-    assert words in str(source.misfit(source.complete(params), size, channels))
+    assert words in str(source.mismatch(source.complete(params), size, channels))
     with pytest.raises(DataError, match=r"size|channel"):
         registry.load(name, params, size=size, channels=channels)
 
@@ -352,7 +352,7 @@ def test_inputs_that_a_source_can_fill():
         ("arrays", (3, 3), 1),
     ):
         source = registry.find(name)
-        assert source.misfit(source.complete({}), size, channels) is None
+        assert source.mismatch(source.complete({}), size, channels) is None
 
 
 def test_an_unknown_source_suggests_the_nearest():
@@ -383,8 +383,8 @@ def test_preview_is_a_whole_png(name, params, tmp_path, data):
 
 def test_sources_and_their_listing_load_nothing_heavy():
     code = (
-        "import sys; from nesa import tasks; tasks.describe(); s = tasks.find('spheres'); s.check({'x': 1});"
-        "tasks.find('a.b').check({}); tasks.available('cifar10', {}, tasks.DataDirs());"
+        "import sys; from nesa.datasets import registry as r; r.describe(); s = r.find('spheres'); s.check({'x': 1});"
+        "r.find('a.b').check({}); r.available('cifar10', {}, r.DataDirs());"
         "print([m for m in ('torch', 'torchvision', 'skimage', 'sklearn', 'matplotlib', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

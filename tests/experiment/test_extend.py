@@ -16,17 +16,17 @@ import yaml
 from interruption import Ear, interrupt, life, stop_at
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nesa.analysis.comparison import Run
+from nesa.analysis.comparison import WHOLE, task_values
 from nesa.config.curriculum import Curriculum
-from nesa.config.loader import extended, load
+from nesa.config.loader import extend_curriculum, load
 from nesa.errors import CurriculumError, DataError, RunFolderError, UserError
 from nesa.experiment.run import extend, resume, run
 from nesa.experiment.session import Session
 from nesa.inference.saved_run import load as load_run
 from nesa.reports.run_report import report
-from nesa.run_folder import tables
-from nesa.run_folder.events import began, finished, read_events
+from nesa.run_folder.events import finish_event, read_events, start_event
 from nesa.run_folder.lock import RunLock
+from nesa.run_folder.reader import StoredRun
 from nesa.run_folder.tensorboard import TensorBoardWriter
 from nesa.run_folder.writer import RunWriter
 from nesa.verification.verify import verify
@@ -127,7 +127,7 @@ def test_answers_of_earlier_tasks_are_the_same_bit_for_bit_and_new_ones_are_lear
     runs = [load_run(place / name) for name in ("one", "two", "three")]
     for task, first in (("five", 0), ("six", 1)):
         assert all(torch.equal(runs[first].task(task)(x), later.task(task)(x)) for later in runs[first:])
-    _, R = tables.read_accuracy(place / "three")
+    R = StoredRun(place / "three").R
     assert (R[2] > [0.8, 0.8, 0.5]).all()
     claimed = [len(run.accumulation.claimed) for run in runs]
     assert claimed[0] < claimed[1] < claimed[2]
@@ -146,7 +146,7 @@ def test_the_record_is_only_added_to(place):
     before, after = read_events(place / "one"), read_events(place / "three")
     assert after[: len(before)] == before
     assert [e["event"] for e in after].count("run_finished") == 3
-    last = began(after)
+    last = start_event(after)
     assert last is not None and last["tasks"] == ["five", "six", "ten"] and last["command"] == "nesa extend"
     assert last["curriculum"] == (place / "three" / "curriculum.yaml").read_text()
     for file in ("checkpoint.pt", "probe.pt", "structure.npz"):
@@ -156,10 +156,10 @@ def test_the_record_is_only_added_to(place):
 
 def test_readers_take_the_last_end(place):
     """tables, TensorBoard, compare and report."""
-    found = Run(place / "three")
-    assert found.tasks == found.names == ["five", "six", "ten"] and found.finished
+    found = StoredRun(place / "three")
+    assert found.tasks == found.names == ["five", "six", "ten"] and found.status == "finished"
     ends = [e for e in read_events(place / "three") if e["event"] == "run_finished"]
-    values = found.values("(whole run)")
+    values = task_values(found, WHOLE)
     assert values["acc"] == ends[-1]["acc"] != ends[0]["acc"] and values["seconds"] == ends[-1]["seconds"]
     assert ends[0]["seconds"] < ends[1]["seconds"] < ends[2]["seconds"]  # of the whole run so far
     board = EventAccumulator(str(place / "three" / "tensorboard")).Reload()
@@ -178,7 +178,7 @@ def test_while_an_extension_is_under_way_no_reader_says_finished(place, one, mon
     with pytest.raises(KeyboardInterrupt):
         longer(place, one, "six", ear=ear)
     assert any(f"go on with: nesa resume {one}" in text for text in ear.said)
-    assert finished(read_events(one)) is None and not Run(one).finished and not Run(one).values("(whole run)")
+    assert finish_event(read_events(one)) is None and not task_values(StoredRun(one), WHOLE)
     assert "This run has stopped before its end: seed 3, 2 of 2 tasks" in report(one)[0].read_text()
     checks = verify(one, place / "data")
     assert "not finished: six" in checks[0].detail and [c.name for c in checks if not c.ok] == []
@@ -238,7 +238,7 @@ def test_a_checkpoint_from_before_the_extension_that_is_damaged_is_passed_over(p
     resume(folder, data=place / "data", film=False)
     same_networks(folder, place / "whole")
     assert all(check.ok for check in verify(folder, place / "data"))
-    start = began(read_events(folder))
+    start = start_event(read_events(folder))
     assert start is not None and (start["event"], start["tasks"]) == ("extended", ["five", "six", "ten"])
 
 
@@ -307,27 +307,27 @@ def written(tmp_path: Path, text: str) -> Path:
 
 def test_the_new_tasks_may_be_trained_and_priced_otherwise(given, tmp_path):
     text = "name: later\ntraining: {epochs: 7}\npenalties: {weight: 0.5}\n" + TASK.format("six")
-    found = extended(written(tmp_path, text), given)
+    found = extend_curriculum(written(tmp_path, text), given)
     assert (found.name, found.training, found.penalties) == (given.name, given.training, given.penalties)
     assert found.tasks[0] == given.tasks[0]
     six = found.tasks[1]
     assert (six.training.epochs, six.training.lr) == (7, given.training.lr)
     assert (six.penalties.weight, six.penalties.activity) == (0.5, given.penalties.activity)
-    assert extended(tmp_path / "more.yaml", given, ["training.epochs=9"]).tasks[1].training.epochs == 9
+    assert extend_curriculum(tmp_path / "more.yaml", given, ["training.epochs=9"]).tasks[1].training.epochs == 9
 
 
 def test_a_whole_curriculum_that_agrees_will_do_and_the_network_may_begin_to_grow(given, tmp_path):
     fixed = replace(given, learner=replace(given.learner, grow=False))
-    found = extended(written(tmp_path, "extends: small.yaml\n" + TASK.format("new")), fixed)
+    found = extend_curriculum(written(tmp_path, "extends: small.yaml\n" + TASK.format("new")), fixed)
     assert [task.name for task in found.tasks] == ["five", "new"] and found.learner.grow
-    assert not extended(written(tmp_path, TASK.format("new")), fixed).learner.grow
+    assert not extend_curriculum(written(tmp_path, TASK.format("new")), fixed).learner.grow
 
 
 def test_what_is_written_down_gives_the_same_curriculum_again(given, tmp_path):
     from nesa.config.loader import dump
 
     text = "training: {epochs: 7}\npenalties: {weight: 0.5}\n" + TASK.format("six")
-    found = extended(written(tmp_path, text), given)
+    found = extend_curriculum(written(tmp_path, text), given)
     path = tmp_path / "again.yaml"
     path.write_text(dump(found))
     assert load(path) == found
@@ -370,7 +370,7 @@ SIX = TASK.format("six")
 def test_each_mistake_is_said_at_its_place(given, tmp_path, text, problems):
     path = written(tmp_path, text)
     with pytest.raises(CurriculumError) as caught:
-        extended(path, given)
+        extend_curriculum(path, given)
     found = [line.removeprefix(f"{path}:") for line in str(caught.value).splitlines()]
     assert len(found) == len(problems)
     assert all(line.startswith(words) for line, words in zip(found, problems, strict=True)), found
@@ -380,10 +380,10 @@ def test_ports_that_do_not_fit_beside_few_neurons_come_on_top(given, tmp_path):
     """70 neurons hold the 64 inputs and one small port; the ports of further tasks are added to them."""
     flat = replace(given, network=replace(given.network, grid=None, neurons=70))
     text = SIX.replace("six.npz", "six.npz, classes: 40")
-    assert len(extended(written(tmp_path, text), flat).tasks) == 2
+    assert len(extend_curriculum(written(tmp_path, text), flat).tasks) == 2
 
 
 def test_a_thousand_tasks_are_the_most(given, tmp_path):
     many = replace(given, tasks=tuple(replace(given.tasks[0], name=f"t{i}") for i in range(1000)))
     with pytest.raises(CurriculumError, match="would make 1,001 tasks; at most 1,000 are possible"):
-        extended(written(tmp_path, SIX), many)
+        extend_curriculum(written(tmp_path, SIX), many)

@@ -17,10 +17,10 @@ from interruption import Ear, interrupt, life, same_result, stop_at, without_war
 from nesa.errors import DataError, RunFailed, RunFolderError, UserError
 from nesa.experiment.run import resume, run
 from nesa.experiment.session import Session
-from nesa.inference.saved_run import checkpointed, load, read_accumulation
-from nesa.run_folder import tables
+from nesa.inference.saved_run import load, read_accumulation
+from nesa.run_folder.environment import read_environment
 from nesa.run_folder.events import read_events
-from nesa.run_folder.layout import read_environment
+from nesa.run_folder.reader import StoredRun
 from nesa.verification.verify import verify
 
 
@@ -63,7 +63,7 @@ def test_heads_of_5_6_and_10_classes_and_the_record_of_it(place):
         ("six", 6, 360, 40, 120),
         ("ten", 10, 360, 40, 120),
     ]
-    names, R = tables.read_accuracy(place / "whole")
+    names, R = StoredRun(place / "whole").accuracy
     assert names == ["five", "six", "ten"]
     assert (R[2] > [0.8, 0.8, 0.5]).all()  # chance is 0.20, 0.17 and 0.10
     assert (R[1, :2] == R[2, :2]).all() and R[0, 0] == R[2, 0]  # nothing is forgotten
@@ -71,7 +71,7 @@ def test_heads_of_5_6_and_10_classes_and_the_record_of_it(place):
 
 
 def test_each_row_of_the_table_says_what_was_claimed(place):
-    rows = tables.read_accumulation(place / "whole")
+    rows = StoredRun(place / "whole").rows
     owner = load(place / "whole").accumulation.owner
     for index, row in enumerate(rows):
         assert row["neurons_claimed"] == int((owner == index).sum())
@@ -103,7 +103,7 @@ def test_without_growing_the_run_stops_and_says_how_many_are_missing(start, tmp_
 def test_one_seed_gives_one_run_and_another_seed_another(place, start, tmp_path):
     same_result(start(), place / "whole")
     other = run(small_run.curriculum(tmp_path, seed=4, tasks=("five",)), out=tmp_path, data=place / "data")
-    first = read_accumulation(place / "whole", checkpointed(read_events(place / "whole"))[0])
+    first = read_accumulation(place / "whole", StoredRun(place / "whole").checkpoints[0])
     assert not torch.equal(load(other).task("five").network.W, first.network("five").W)
 
 
@@ -326,7 +326,7 @@ def test_a_fallback_is_in_the_runs_name_in_every_event_and_needed_again(place, t
     assert any("'mnist' cannot be had" in text for text in ear.said)
     events = read_events(folder)
     assert any("'mnist' cannot be had" in e["message"] for e in events if e["event"] == "warning")
-    (row,) = tables.read_accumulation(folder)
+    (row,) = StoredRun(folder).rows
     assert row["source"] == "digits" and row["fallback"] is True
     checks = verify(folder, place / "data")
     assert all(check.ok for check in checks) and "row five" in [check.name for check in checks]

@@ -10,7 +10,7 @@ import small_run
 from PIL import Image
 
 from nesa.experiment.run import run
-from nesa.run_folder.layout import load_structure
+from nesa.run_folder.reader import load_structure
 
 FIGURES = {"activities", "connectome", "depth", "neurons_by_level", "receptive_fields", "weights"}
 

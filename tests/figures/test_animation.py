@@ -1,4 +1,4 @@
-"""The animation: which synapses a snapshot keeps, how many snapshots there are, and that frames show them."""
+"""Test which synapses a snapshot stores, how many snapshots an animation has, and that frames show them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_snapshot_keeps_the_strongest_in_order_and_counts_all():
     assert len(set(zip(rows.tolist(), columns.tolist(), strict=True))) == 4000
 
 
-def test_fewer_synapses_than_a_snapshot_holds_are_all_kept():
+def test_fewer_synapses_than_a_snapshot_holds_are_all_stored():
     W = torch.zeros(50, 50)
     W[3, 4], W[5, 6] = -1e-6, 2.0
     found = snapshot(W, torch.arange(50), "x", 0)
@@ -47,21 +47,23 @@ def test_a_long_training_is_thinned_evenly_and_goes_on_from_its_state():
     assert [frame.label for frame in resumed.frames] == [frame.label for frame in whole.frames]
 
 
-def film_of_two(grid):
+def two_frames(grid):
     """Inputs 0 and 1, neuron 2 at level 1, neuron 3 pruned, port 4 at level 2."""
-    film = Animation()
+    animation = Animation()
     W = torch.zeros(5, 5)
     W[2, 0], W[3, 1], W[4, 3] = 0.25, -0.25, 0.25
-    film.add(W, torch.arange(5), "epoch 1", 2)
+    animation.add(W, torch.arange(5), "epoch 1", 2)
     W[3], W[4, 3], W[4, 2] = 0, 0, 0.25
-    last = snapshot(W, torch.arange(5), "settled", 1)
+    last = snapshot(W, torch.arange(5), "pruned", 1)
     positions = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 0, 1], [1, 0, 1], [1, 1, 1]]) * grid
-    return Image.open(io.BytesIO(film.gif("task", last, positions, torch.tensor([0, 1]), {0: 0, 1: 0, 2: 1, 4: 2})))
+    return Image.open(
+        io.BytesIO(animation.gif("task", last, positions, torch.tensor([0, 1]), {0: 0, 1: 0, 2: 1, 4: 2}))
+    )
 
 
 def test_frames_show_the_matrix_sorted_by_the_level_at_the_end():
     for grid in (True, False):
-        gif = film_of_two(grid)
+        gif = two_frames(grid)
         assert gif.n_frames == 2
         marks = []
         for frame in range(2):
@@ -81,30 +83,32 @@ def test_frames_show_the_matrix_sorted_by_the_level_at_the_end():
         assert marks[1] == {(2, 0, "+"), (3, 2, "+")}
 
 
-def test_a_film_without_epochs_is_its_last_frame():
+def test_an_animation_without_epochs_is_its_last_frame():
     empty = torch.zeros(0, dtype=torch.int32)
-    last = Snapshot("settled", empty, empty, torch.zeros(0, dtype=torch.float16), 0, 0)
+    last = Snapshot("pruned", empty, empty, torch.zeros(0, dtype=torch.float16), 0, 0)
     gif = Animation().gif("t", last, torch.zeros(3, 3), torch.tensor([0]), {})
     assert Image.open(io.BytesIO(gif)).n_frames == 1
 
 
-def filmed(epochs: int, film: Animation | None = None) -> Animation:
-    film = film or Animation()
-    for epoch in range(film.seen, epochs):
+def animated(epochs: int, animation: Animation | None = None) -> Animation:
+    animation = animation or Animation()
+    for epoch in range(animation.seen, epochs):
         W = torch.zeros(3, 3)
         W[2, epoch % 2] = 1 + epoch
-        film.add(W, torch.arange(3), f"epoch {epoch + 1}", 1)
-    return film
+        animation.add(W, torch.arange(3), f"epoch {epoch + 1}", 1)
+    return animation
 
 
-@pytest.mark.parametrize(("kept", "seen"), [(3, 3), (7, 3), (2 * FRAMES + 3, FRAMES - 1), (FRAMES, 0)])
-def test_a_film_goes_on_from_any_earlier_epoch_to_the_same_frames(kept, seen):
+@pytest.mark.parametrize(("stored", "seen"), [(3, 3), (7, 3), (2 * FRAMES + 3, FRAMES - 1), (FRAMES, 0)])
+def test_an_animation_goes_on_from_any_earlier_epoch_to_the_same_frames(stored, seen):
     """Also from a state that is later than where it goes on, thinned in the meantime."""
-    going_on = filmed(3 * FRAMES, Animation(filmed(kept).state(), seen))
-    assert digest(going_on.state()) == digest(filmed(3 * FRAMES).state())
+    going_on = animated(3 * FRAMES, Animation(animated(stored).state(), seen))
+    assert digest(going_on.state()) == digest(animated(3 * FRAMES).state())
     assert len(going_on.frames) <= FRAMES
 
 
-def test_a_film_whose_frames_are_lost_begins_where_it_goes_on():
-    film = filmed(9, Animation(seen=5))
-    assert film.at == [5, 6, 7, 8] and [frame.label for frame in film.frames] == [f"epoch {k}" for k in (6, 7, 8, 9)]
+def test_an_animation_whose_frames_are_lost_begins_where_it_goes_on():
+    animation = animated(9, Animation(seen=5))
+    assert animation.at == [5, 6, 7, 8] and [frame.label for frame in animation.frames] == [
+        f"epoch {k}" for k in (6, 7, 8, 9)
+    ]

@@ -1,4 +1,4 @@
-"""The page of the connectome, taken apart: what it holds, what it says, and that names cannot break out of it."""
+"""Test the data, the text and the escaping of the connectome page."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import re
 
 import numpy as np
 
-from nesa.analysis.connectome import Connectome
-from nesa.figures.connectome import Synapses
-from nesa.figures.connectome_page import FINEST, scene
+from nesa.analysis.connectome import Connectome, Synapses
+from nesa.figures.connectome_page import FINEST, connectome_page
 
 
 def web(names=("a", "b"), grid=True):
@@ -47,7 +46,7 @@ def drawn(page):
 
 
 def test_each_synapse_is_a_line_from_sender_to_receiver_in_the_layer_of_its_task():
-    found = drawn(scene(web()))
+    found = drawn(connectome_page(web()))
     assert found == {
         ("0", "forward"): [((0, 1, 0), (0, 1, 0.5), 1.0)],
         ("0", "lateral"): [((0.5, 1, 0.5), (0, 1, 0.5), 0.5)],
@@ -58,21 +57,21 @@ def test_each_synapse_is_a_line_from_sender_to_receiver_in_the_layer_of_its_task
 
 
 def test_the_weakest_are_left_out_and_the_page_says_so():
-    page = scene(web(), count=3)
+    page = connectome_page(web(), count=3)
     assert sorted(strength for lines in drawn(page).values() for *_, strength in lines) == [0.5, 0.8, 1.0]
     assert "of 5 synapses shown. The 2 weakest are not in this page." in page
-    assert "weakest are not" not in scene(web())
+    assert "weakest are not" not in connectome_page(web())
 
 
 def test_counts_and_shares_are_those_of_all_synapses():
-    page = re.sub("<[^>]+>", " ", scene(web(), count=1))
+    page = re.sub("<[^>]+>", " ", connectome_page(web(), count=1))
     for words in ("forward 2 64.3% of |W|", "lateral 2 21.4% of |W|", "backward 1 14.3% of |W|"):
         assert words in re.sub(r"\s+", " ", page)
     assert "2 neurons, 3 synapses" in page
 
 
 def test_neurons_are_grouped_by_what_they_are():
-    page = scene(web())
+    page = connectome_page(web())
     groups = json.loads(part(page, "data"))["neurons"]
     assert [(group["task"], group["first"], group["count"]) for group in groups] == [
         ("", 0, 3),
@@ -86,17 +85,17 @@ def test_neurons_are_grouped_by_what_they_are():
 
 
 def test_heights_are_named():
-    assert re.findall('class="plane">([^<]+)', scene(web())) == ["plane 0 (input)", "plane 1", "plane 2"]
-    assert re.findall('class="plane">([^<]+)', scene(web(grid=False))) == ["input", "level 1", "level 2"]
+    assert re.findall('class="plane">([^<]+)', connectome_page(web())) == ["plane 0 (input)", "plane 1", "plane 2"]
+    assert re.findall('class="plane">([^<]+)', connectome_page(web(grid=False))) == ["input", "level 1", "level 2"]
 
 
 def test_names_are_text_and_nothing_is_fetched():
-    page = scene(web(names=("</script><script>alert(1)</script>", "b & c")), title="<img src=x>")
+    page = connectome_page(web(names=("</script><script>alert(1)</script>", "b & c")), title="<img src=x>")
     assert "alert(1)</script>" not in page and "<img" not in page
     assert "&lt;script&gt;alert(1)" in page and "b &amp; c" in page
-    assert not re.findall(r"\b(?:src|href|url|fetch|import)\b *[=(]", scene(web())) and "http" not in page
+    assert not re.findall(r"\b(?:src|href|url|fetch|import)\b *[=(]", connectome_page(web())) and "http" not in page
 
 
 def test_an_empty_network_is_a_page_too():
     nothing = Connectome([], np.zeros((0, 3)), *(np.zeros(0, dtype=int),) * 3, False, [])
-    assert "of 0 synapses shown" in scene(nothing)
+    assert "of 0 synapses shown" in connectome_page(nothing)

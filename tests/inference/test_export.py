@@ -13,7 +13,7 @@ import small_run
 import torch
 
 from nesa.cli import commands
-from nesa.inference import saved_run
+from nesa.inference import export
 
 LOADED = """
 import sys
@@ -104,13 +104,13 @@ def test_without_the_packages_onnx_is_refused_by_name(trained, tmp_path, capsys,
 
 
 def test_a_network_with_other_logits_is_not_written(trained, tmp_path, capsys, monkeypatch):
-    honest = saved_run.read_probe
+    honest = export.read_probe
 
     def other(folder, event):
         state = honest(folder, event)
         return state | {"logits": state["logits"] + 1e-3}
 
-    monkeypatch.setattr(saved_run, "read_probe", other)
+    monkeypatch.setattr(export, "read_probe", other)
     assert commands.main(["export", str(trained), "--task", "six", "--to", str(tmp_path / "x.pt2")]) == 1
     assert "differ from the run's by 0.001, not written" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -15,9 +15,7 @@ import torch
 import nesa
 from nesa.errors import RunFolderError, UserError
 from nesa.experiment.run import run
-from nesa.inference.saved_run import checkpointed, read_probe
-from nesa.run_folder.events import read_events
-from nesa.run_folder.tables import read_accuracy
+from nesa.run_folder.reader import StoredRun, read_probe
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +38,7 @@ def test_names_and_accumulation(place):
 
 def test_a_task_takes_raw_samples_and_answers_as_recorded(place):
     saved = nesa.load(str(place / "small"))
-    for event in checkpointed(read_events(place / "small")):
+    for event in saved.run.checkpoints:
         probe = read_probe(place / "small", event)
         assert probe["x"].dtype == torch.uint8 and len(probe["x"]) == 120
         assert torch.equal(saved.task(event["task"])(probe["x"]), probe["logits"])
@@ -49,7 +47,7 @@ def test_a_task_takes_raw_samples_and_answers_as_recorded(place):
 def test_the_reported_accuracy_is_that_of_the_module_on_the_users_own_arrays(place):
     """From the file of raw images, with no code of the pipeline in between: normalisation is the module's."""
     saved = nesa.load(place / "small")
-    names, R = read_accuracy(place / "small")
+    names, R = StoredRun(place / "small").accuracy
     for j, name in enumerate(names):
         with np.load(place / "data" / f"{name}.npz") as data:
             answers = saved.task(name)(torch.from_numpy(data["test_x"])).argmax(1)

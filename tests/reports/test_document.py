@@ -1,4 +1,4 @@
-"""One text, printed as Markdown and as HTML: nothing that a user wrote gets out of its place."""
+"""Test that a document prints as Markdown and as HTML, and that text from users is always escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`nesa report` on a real small run: its numbers against the run's own files, and runs that are not finished."""
+"""Test `nesa report` on a small real run against the run's own files, and on unfinished runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 import small_run
 
 from nesa.cli.commands import main
+from nesa.experiment import task_figures
 from nesa.experiment.run import run
-from nesa.experiment.session import Session
 from nesa.reports.run_report import report
 from nesa.run_folder.events import read_events
 from nesa.run_folder.lock import RunLock
@@ -24,17 +24,17 @@ TASKS = ("five", "six")
 
 
 class Page(HTMLParser):
-    """The tables of a page as rows of (text, value), and what it asks of the world."""
+    """The tables of a page as rows of (text, value), and the addresses that it refers to."""
 
     def __init__(self, text):
         super().__init__()
-        self.tables, self.asked, self.pictures, self.frames, self.inside = [], [], 0, [], False
+        self.tables, self.targets, self.pictures, self.frames, self.inside = [], [], 0, [], False
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         found = dict(attrs)
         self.inside = tag in ("td", "th")
-        self.asked += [found[key] for key in ("src", "href") if key in found]
+        self.targets += [found[key] for key in ("src", "href") if key in found]
         if tag == "table":
             self.tables.append([])
         elif tag == "tr":
@@ -59,7 +59,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     data = small_run.write_data(folder / "data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)  # the report draws what the run has not
+        patch.setattr(task_figures, "draw", lambda *_: None)  # the report draws what the run has not
         return run(small_run.curriculum(folder, tasks=TASKS), out=folder / "runs", name="<b>&small", data=data)
 
 
@@ -145,7 +145,7 @@ def test_the_flow_is_the_reuse_that_the_run_measured(finished, reported):
 
 def test_the_page_is_whole_by_itself_and_small(finished, reported):
     text, page, out = reported
-    assert not [target for target in page.asked if not target.startswith(("data:", "#"))]
+    assert not [target for target in page.targets if not target.startswith(("data:", "#"))]
     assert page.pictures == 5 + 4 * len(TASKS)
     assert "<b>&" not in page.frames[0] and "data-task=" in page.frames[0]
     assert (out / "report.html").stat().st_size < 15_000_000
@@ -159,7 +159,7 @@ def test_the_page_is_whole_by_itself_and_small(finished, reported):
 
 
 def keep_events(folder, last):
-    """Forget what came after the last event of a kind."""
+    """Remove the events after the last one of a kind."""
     lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)
     end = max(n for n, line in enumerate(lines, 1) if json.loads(line)["event"] == last)
     (folder / "events.jsonl").write_text("".join(lines[:end]))

@@ -1,4 +1,4 @@
-"""nesa.reports.text_table: tables that fit a terminal, and Markdown."""
+"""Test nesa.reports.text_table: tables and paragraphs that fit a terminal."""
 
 from __future__ import annotations
 
@@ -33,10 +33,6 @@ def test_no_line_is_longer_than_the_terminal_and_no_cell_is_lost(lines):
         for cell in line[1:]:
             plain = "".join(letter if letter.isprintable() else "?" for letter in cell)
             assert text_table.cut(plain.strip(), 25).rstrip("…").strip() in shown
-
-
-def test_markdown_escapes_its_own_bars():
-    assert text_table.markdown(["a|b", "c"], [["x\ny", "1"]]) == "| a\\|b | c |\n| --- | ---: |\n| x?y | 1 |"
 
 
 def test_paragraphs_are_wrapped_and_names_stay_whole():

@@ -12,11 +12,11 @@ R = np.array([[0.9, NAN, NAN], [0.7, 0.8, NAN], [0.6, 0.85, 0.5]])
 
 
 def test_acc_is_the_mean_of_the_last_row():
-    assert metrics.acc(R) == pytest.approx((0.6 + 0.85 + 0.5) / 3)
+    assert metrics.average_accuracy(R) == pytest.approx((0.6 + 0.85 + 0.5) / 3)
 
 
 def test_bwt_compares_the_last_row_with_the_diagonal_and_leaves_the_last_task_out():
-    assert metrics.bwt(R) == pytest.approx(((0.6 - 0.9) + (0.85 - 0.8)) / 2)
+    assert metrics.backward_transfer(R) == pytest.approx(((0.6 - 0.9) + (0.85 - 0.8)) / 2)
 
 
 def test_forgetting_is_measured_from_the_best_score_of_each_task():
@@ -25,7 +25,7 @@ def test_forgetting_is_measured_from_the_best_score_of_each_task():
 
 def test_a_dip_that_recovers_counts_for_neither():
     recovered = np.array([[0.9, NAN, NAN], [0.2, 0.8, NAN], [0.9, 0.8, 0.5]])
-    assert metrics.bwt(recovered) == 0
+    assert metrics.backward_transfer(recovered) == 0
     assert metrics.forgetting(recovered) == 0
 
 
@@ -36,11 +36,11 @@ def test_a_score_from_before_training_is_not_forgotten():
 
 def test_nothing_lost_is_exactly_zero():
     kept = np.tril(np.tile([0.3, 0.7, 0.1], (3, 1)))
-    assert metrics.bwt(kept) == 0
+    assert metrics.backward_transfer(kept) == 0
     assert metrics.forgetting(kept) == 0
 
 
-@pytest.mark.parametrize("score", [metrics.acc, metrics.bwt, metrics.forgetting])
+@pytest.mark.parametrize("score", [metrics.average_accuracy, metrics.backward_transfer, metrics.forgetting])
 def test_a_gap_is_not_averaged_away(score):
     gap = R.copy()
     gap[2, 0] = NAN
@@ -51,12 +51,12 @@ def test_a_best_score_that_was_not_measured_is_not_guessed():
     gap = R.copy()
     gap[1, 0] = NAN
     assert np.isnan(metrics.forgetting(gap))
-    assert metrics.bwt(gap) == metrics.bwt(R)
+    assert metrics.backward_transfer(gap) == metrics.backward_transfer(R)
 
 
 def test_one_task_has_an_acc_and_nothing_to_forget():
-    assert metrics.acc([[0.4]]) == 0.4
-    assert np.isnan(metrics.bwt([[0.4]]))
+    assert metrics.average_accuracy([[0.4]]) == 0.4
+    assert np.isnan(metrics.backward_transfer([[0.4]]))
     assert np.isnan(metrics.forgetting([[0.4]]))
 
 
@@ -68,7 +68,7 @@ def test_pruning_cost_is_before_minus_after():
     assert metrics.pruning_cost([0.93, 0.85], [0.92, 0.86]) == pytest.approx([0.01, -0.01])
 
 
-@pytest.mark.parametrize("score", [metrics.acc, metrics.bwt, metrics.forgetting])
+@pytest.mark.parametrize("score", [metrics.average_accuracy, metrics.backward_transfer, metrics.forgetting])
 @pytest.mark.parametrize("wrong", [[], [0.5], [[0.5, 0.5]], np.zeros((0, 0))])
 def test_r_must_be_square(score, wrong):
     with pytest.raises(ValueError, match=r"\(K, K\)"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from nesa.config.diff import differences, unlike
+from nesa.config.diff import differences, differing_values
 from nesa.errors import RunFolderError
 from nesa.run_folder.resume_state import SHOWN, check_curriculum, last_state
 
@@ -68,5 +68,5 @@ def test_that_a_run_was_finished_and_extended_belongs_to_its_checkpoint(tmp_path
 
 def test_trees_are_held_against_one_another():
     trees = [{"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}}, {"a": 1, "b": {"d": True}}]
-    assert unlike(trees) == {"b.c": ["2", "3", "-"], "b.d": ["-", "-", "true"]}
-    assert unlike([{"a": 1}, {"a": 1}]) == {} and unlike([{"a": 1}, {"a": True}]) == {"a": ["1", "true"]}
+    assert differing_values(trees) == {"b.c": ["2", "3", "-"], "b.d": ["-", "-", "true"]}
+    assert differing_values([{"a": 1}, {"a": 1}]) == {} and differing_values([{"a": 1}, {"a": True}]) == {"a": ["1", "true"]}

@@ -16,6 +16,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 from tensorboard.util.tensor_util import make_ndarray
 
+from nesa.figures.style import render
 from nesa.run_folder import tables
 from nesa.run_folder.tensorboard import TensorBoardWriter, hyper_parameters
 from nesa.run_folder.writer import RunWriter
@@ -57,7 +58,7 @@ def claim(record, task, index, **values):
 def picture(colour):
     figure = Figure(figsize=(2, 1), facecolor=colour)
     figure.add_subplot()
-    return figure
+    return render(figure)
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_an_animation_is_shown_as_it_is(tmp_path):
     frames[0].save(gif, "gif", save_all=True, append_images=frames[1:])
     with RunWriter.create(tmp_path / "x", CURRICULUM, {}) as record:
         record.event("run_started", name="trial", seed=3, tasks=["edges", "shapes"])
-        path = record.animation("evolution", gif.getvalue(), "shapes")
+        path = record.figure("evolution", {"gif": gif.getvalue()}, "shapes")
     assert path == tmp_path / "x" / "tasks" / "shapes" / "evolution.gif"
     (shown,) = read(tmp_path / "x").Images("figures/evolution")
     assert (shown.step, shown.width, shown.height) == (1, 30, 20)
@@ -292,9 +293,9 @@ def test_other_files_in_the_folder_are_left_alone(run):
 
 def test_the_view_needs_neither_torch_nor_matplotlib(tmp_path):
     script = (
-        "import sys\nfrom pathlib import Path\nfrom nesa.run_folder.tensorboard import Board\n"
+        "import sys\nfrom pathlib import Path\nfrom nesa.run_folder.tensorboard import TensorBoardWriter\n"
         "event = {'event': 'run_started', 'time': 0.0, 'tasks': ['a']}\n"
-        "Board.rebuilt(Path(sys.argv[1]), 'name: x', [event]).close()\n"
+        "TensorBoardWriter.rebuilt(Path(sys.argv[1]), 'name: x', [event]).close()\n"
         "print([m for m in ('torch', 'matplotlib', 'tensorflow') if m in sys.modules])"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]

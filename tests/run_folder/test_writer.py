@@ -1,4 +1,4 @@
-"""The record: what is written, that it survives damage, and that tables and events never disagree."""
+"""nesa.run_folder.writer: what is written, that it survives damage, and that tables and events never disagree."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nesa.errors import RunFailed, RunFolderError
+from nesa.figures.style import render
 from nesa.run_folder import tables
 from nesa.run_folder.checkpoint import load_checkpoint
-from nesa.run_folder.environment import environment
+from nesa.run_folder.environment import environment, read_environment
 from nesa.run_folder.events import read_events
-from nesa.run_folder.layout import load_structure, read_environment
+from nesa.run_folder.reader import StoredRun, load_structure
 from nesa.run_folder.writer import RunWriter
 
 CURRICULUM = "name: trial\nseed: 3\ntasks:\n  - {name: edges, source: edges}\n  - {name: shapes, source: shapes}\n"
@@ -140,7 +141,7 @@ def test_what_is_not_flat_is_refused_before_it_is_written(record, value):
 
 
 def test_keys_of_the_record_and_missing_keys_are_refused(record):
-    with pytest.raises(ValueError, match="'time' is the record's own"):
+    with pytest.raises(ValueError, match="'time' is reserved"):
         record.event("note", time=3)
     with pytest.raises(ValueError, match="lacks epoch, step"):
         record.event("epoch", task="edges")
@@ -153,12 +154,11 @@ def test_keys_of_the_record_and_missing_keys_are_refused(record):
 
 def test_tables_follow_the_events(record):
     tell(record, "edges", "shapes")
-    names, R = tables.read_accuracy(record.folder)
-    assert names == ["edges", "shapes"]
-    np.testing.assert_array_equal(R, [[0.9, np.nan], [0.9, 0.8]])
-    rows = tables.read_accumulation(record.folder)
-    assert rows == tables.accumulation(record.events)
-    assert [row["task"] for row in rows] == names
+    run = StoredRun(record.folder)
+    assert run.names == run.claimed == ["edges", "shapes"]
+    np.testing.assert_array_equal(run.R, [[0.9, np.nan], [0.9, 0.8]])
+    assert (record.folder / "accuracy.csv").read_text() == tables.accuracy_csv(run.names, run.R)
+    assert (record.folder / "accumulation.csv").read_text() == tables.accumulation_csv(run.rows)
 
 
 def test_rewind_forgets_events_and_what_they_had_put_into_the_tables(record):
@@ -188,7 +188,7 @@ def test_rewind_to_the_beginning_leaves_no_tables(record):
 @pytest.mark.parametrize("count", [-1, 6])
 def test_rewind_to_events_that_are_not_there_is_an_error(record, count):
     tell(record, "edges")
-    with pytest.raises(RunFolderError, match=rf"holds 5 whole events where the checkpoint has seen {count}"):
+    with pytest.raises(RunFolderError, match=rf"holds 5 whole events where the checkpoint counts {count}"):
         record.rewind(count)
     assert len(read_events(record.folder)) == 5
 
@@ -203,9 +203,7 @@ def test_a_closed_run_can_be_opened_and_continued(record):
         assert again.events == record.events
         again.event("task_started", task="shapes", index=1)
         again.event("evaluated", after="shapes", task="edges", accuracy=0.25)
-    names, R = tables.read_accuracy(record.folder)
-    assert names == ["edges", "shapes"]
-    assert R[1, 0] == 0.25
+    assert (record.folder / "accuracy.csv").read_text() == "after,edges,shapes\nedges,0.9,\nshapes,0.25,\n"
 
 
 def test_opening_clears_what_a_crash_left(record):
@@ -233,8 +231,8 @@ def test_a_damaged_run_is_refused_and_stays_unlocked(record):
 
 def test_a_killed_run_keeps_every_event_that_was_reported(tmp_path):
     script = (
-        "import sys\nfrom nesa.run_folder.writer import Record\n"
-        "record = Record.create(sys.argv[1], 'name: x\\n', {})\n"
+        "import sys\nfrom nesa.run_folder.writer import RunWriter\n"
+        "record = RunWriter.create(sys.argv[1], 'name: x\\n', {})\n"
         "for n in range(10**6):\n record.event('warning', message=str(n)); print(n, flush=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "x")], stdout=subprocess.PIPE, text=True)
@@ -354,7 +352,7 @@ def test_structure_round_trip(record):
 def picture():
     figure = Figure(figsize=(2, 1))
     figure.add_subplot().plot([0, 1], [1, 0])
-    return figure
+    return render(figure)
 
 
 def test_a_figure_is_saved_as_png_and_svg_beside_its_task(record):
@@ -426,7 +424,7 @@ def test_the_environment_says_how_to_repeat_the_run():
 def test_opening_imports_neither_torch_nor_tensorboard(record):
     record.close()
     script = (
-        "import sys\nfrom nesa.run_folder.writer import Record\nRecord.open(sys.argv[1]).close()\n"
+        "import sys\nfrom nesa.run_folder.writer import RunWriter\nRunWriter.open(sys.argv[1]).close()\n"
         "print([m for m in ('torch', 'tensorboard', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -21,7 +21,7 @@ from nesa.config.loader import load
 from nesa.experiment.run import load_tasks
 from nesa.progress import Progress
 from nesa.run_folder.checkpoint import load_checkpoint, save
-from nesa.run_folder.tables import read_accumulation
+from nesa.run_folder.reader import StoredRun
 from nesa.training.accumulation import Accumulation
 from urn.layout import Layout
 from urn.mlp_conversion import embed
@@ -143,7 +143,7 @@ def test_depths_of_all_images_are_those_of_the_run_and_resamples_lie_around_them
     curriculum = load(folder / "curriculum.yaml")
     accumulation = Accumulation.from_state_dict(load_checkpoint(folder, "ten")["learner"])
     tasks = load_tasks(curriculum, tmp_path / "data", Progress())[0]
-    for data, row in zip(tasks, read_accumulation(folder), strict=True):
+    for data, row in zip(tasks, StoredRun(folder).rows, strict=True):
         draws = bootstrap_intervals.counts(len(data.val), 50, torch.Generator().manual_seed(0)).double()
         assert bool((draws.sum(1) == len(data.val)).all()) and bool((draws[0] == 1).all())
         found = bootstrap_intervals.depths(accumulation, data, curriculum.learner.margin, draws)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from nesa.errors import RunFailed, UserError
-from nesa.training.accumulation import FREE, INPUT, PORT, Accumulation, Dynamics
-from urn.compaction import keep_only
+from nesa.owner import FREE, INPUT, PORT
+from nesa.training.accumulation import Accumulation, Dynamics
 from urn.layout import Layout
 from urn.network import URN
+from urn.surgery import keep_only
 
 RULE = Dynamics(4, "residual_both", "linear")
 PORTS = {"a": 2, "b": 3, "c": 2}

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from forward_passes import with_costs
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -78,7 +79,7 @@ def network(update: str, scattered: bool) -> URN:
 
 def step(urn: URN, optimizer: torch.optim.Optimizer, penalty: Penalty, x: torch.Tensor) -> None:
     optimizer.zero_grad()
-    logits, activity = urn.forward_with_activity(x, "a", penalty.activity_costs(I, B))
+    logits, activity = with_costs(urn, x, "a", penalty.activity_costs(I, B))
     (logits.pow(2).mean() + activity).backward()
     optimizer.step()
 

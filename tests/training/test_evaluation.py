@@ -9,8 +9,8 @@ from nesa.training import evaluation as module
 from nesa.training.accumulation import Accumulation, Dynamics
 from nesa.training.evaluation import accuracy, measure, observe, with_weights
 from nesa.training.task_data import Samples, TaskData
-from urn.compaction import keep_only
 from urn.layout import Distance, Layout
+from urn.surgery import keep_only
 
 RULE = Dynamics(3, "residual_input", "linear")
 

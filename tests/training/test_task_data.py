@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from nesa.config.curriculum import Augment, Curriculum, Input, Network, Task
+from nesa.config.sizes import input_size
 from nesa.datasets.registry import Arrays
 from nesa.errors import DataError
 from nesa.seeds import derive
-from nesa.training.task_data import Batches, augmented, draw_changes, from_arrays, input_size, normalise
+from nesa.training.task_data import Batches, augmented, draw_changes, from_arrays, normalise
 
 
 def images(n: int = 100, H: int = 4, W: int = 5, channels: int = 1) -> Arrays:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from forward_passes import with_costs
 
 from urn.layout import Layout
 from urn.network import URN
@@ -17,7 +18,7 @@ def test_term_and_gradient_equal_the_sum_over_the_states(update, literal, ports)
     x = torch.randn(6, 5, dtype=torch.float64)
     penalty = Penalty(activity=0.3, activity_growth=1.5, literal=literal, ports=ports)
     costs = penalty.activity_costs(4, len(x))
-    _, term = urn.forward_with_activity(x, "a", costs, literal=literal, ports=ports)
+    _, term = with_costs(urn, x, "a", costs, literal=literal, ports=ports)
     expected = literal_penalty(
         urn.W.detach(), urn.states(x, "a"), urn.layout, penalty, last_iteration=literal, ports=ports
     )
@@ -36,7 +37,7 @@ def test_literal_and_ports_change_the_term():
     x = torch.randn(6, 5)
     costs = Penalty(activity=1.0).activity_costs(4, len(x))
     kinds = [(False, False), (True, False), (False, True), (True, True)]
-    terms = [float(urn.forward_with_activity(x, "a", costs, literal=a, ports=b)[1].detach()) for a, b in kinds]
+    terms = [float(with_costs(urn, x, "a", costs, literal=a, ports=b)[1].detach()) for a, b in kinds]
     assert len(set(terms)) == 4
     assert terms[0] == min(terms)
     assert terms[3] == max(terms)

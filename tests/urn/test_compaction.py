@@ -6,20 +6,14 @@ import copy
 
 import pytest
 import torch
+from forward_passes import with_costs
 
-from urn.compaction import (
-    LOOK,
-    ActivityTracker,
-    compact,
-    keep_only,
-    rebind_parameters,
-    set_active_sets,
-    update_full_pass,
-)
+from urn.compaction import FULL_PASS_INTERVAL, ActivityTracker, compact, set_active_sets, update_full_pass
 from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
+from urn.surgery import keep_only, rebind_parameters
 
 OPTIMIZERS = {
     "sgd": lambda urn: torch.optim.SGD(urn.parameters(), 0.02),
@@ -56,7 +50,7 @@ def batches(count: int):
 def train(urn: URN, optimizer: torch.optim.Optimizer, data) -> None:
     for x in data:
         optimizer.zero_grad()
-        logits, activity = urn.forward_with_activity(x, None, (0.0, 1e-3, 1e-3, 1e-3, 1e-3))
+        logits, activity = with_costs(urn, x, None, (0.0, 1e-3, 1e-3, 1e-3, 1e-3))
         ((logits - x[:, :2]).pow(2).mean() + activity).backward()
         optimizer.step()
         if not isinstance(optimizer, Proximal):
@@ -122,7 +116,7 @@ def test_on_and_off_agree_while_the_dropped_neurons_stay_silent(name):
     optimizer = OPTIMIZERS[name](part)
     part.tracker = ActivityTracker(part)
     train(part, optimizer, data[:3])
-    awake = part.tracker.awake()
+    awake = part.tracker.active()
     assert [i for i in SILENT if awake[i]] == []
     awake[:4] = awake[16:] = True
     keep = awake.nonzero().flatten()
@@ -159,12 +153,12 @@ def test_a_neuron_that_would_have_come_back_makes_the_difference():
                 urn.restore_frozen()
 
         steps(1)
-        assert urn.tracker.awake().tolist() == [False, True, False, False]
+        assert urn.tracker.active().tolist() == [False, True, False, False]
         if compaction:
             keep_only(urn, torch.tensor([0, 1, 3]), optimizer)
         urn.tracker = ActivityTracker(urn)
         steps(100)
-        woke = urn.S == 4 and bool(urn.tracker.awake()[2])
+        woke = urn.S == 4 and bool(urn.tracker.active()[2])
         outcomes[compaction] = (woke, urn(x).mean().item(), float(urn.W.data[1, 0]))
     assert outcomes[False][0] and not outcomes[True][0]
     assert outcomes[False][1] == pytest.approx(6.0, abs=0.05) and outcomes[True][1] == pytest.approx(6.0, abs=0.05)
@@ -185,9 +179,9 @@ def test_the_watch_sees_who_fired_at_which_iteration():
                 fired[level] |= (N > 0).any(0)
     hidden = urn.layout.hidden
     assert torch.equal(urn.tracker.fired[1:][:, hidden], fired[1:][:, hidden])
-    assert torch.equal(urn.tracker.awake()[hidden], fired.any(0)[hidden])
-    assert not urn.tracker.awake()[SILENT].any() and urn.tracker.awake()[hidden].any()
-    urn.tracker.reset()
+    assert torch.equal(urn.tracker.active()[hidden], fired.any(0)[hidden])
+    assert not urn.tracker.active()[SILENT].any() and urn.tracker.active()[hidden].any()
+    urn.tracker = ActivityTracker(urn)
     assert not urn.tracker.fired.any()
 
 
@@ -264,7 +258,7 @@ def test_they_change_no_answer_and_no_gradient(inputs):
         for x in drive(2):  # those that the watch has seen
             for network in (whole, urn):
                 network.zero_grad()
-                logits, activity = network.forward_with_activity(x, None, (0.0, *[1e-3] * 5))
+                logits, activity = with_costs(network, x, None, (0.0, *[1e-3] * 5))
                 (logits.pow(2).sum() + activity).backward()
             assert torch.allclose(urn(x), whole(x), rtol=1e-12)
             one, two = urn.W.grad[free], whole.W.grad[order][:, order][free]
@@ -287,7 +281,7 @@ def test_with_and_without_them_training_agrees(name):
     train(whole, one, drive(2))
     _, order = narrowed(urn=urn, optimizer=two)
     assert urn.inactive is not None
-    for step, x in enumerate(drive(2 * LOOK), 1):
+    for step, x in enumerate(drive(2 * FULL_PASS_INTERVAL), 1):
         train(whole, one, [x])
         update_full_pass(urn, two, step)
         train(urn, two, [x])
@@ -307,12 +301,12 @@ def test_a_neuron_that_fires_again_is_seen_and_computed_again():
     with torch.no_grad():
         urn.b[early] += 5.0
     urn.tracker = ActivityTracker(urn)
-    for step, x in enumerate(drive(LOOK - 1), 1):
+    for step, x in enumerate(drive(FULL_PASS_INTERVAL - 1), 1):
         update_full_pass(urn, optimizer, step)
         train(urn, optimizer, [x])
         urn.compute_all_now = False
     assert not urn.tracker.fired[2, early]  # it is not computed there, so nobody knows
-    update_full_pass(urn, optimizer, LOOK)
+    update_full_pass(urn, optimizer, FULL_PASS_INTERVAL)
     train(urn, optimizer, drive(1))
     urn.compute_all_now = False
     assert urn.tracker.fired[2, early]

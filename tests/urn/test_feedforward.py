@@ -10,20 +10,23 @@ from itertools import pairwise
 
 import pytest
 import torch
+from forward_passes import with_costs
 from small_run import events, write_data
 from torch import nn
 
 from nesa.config.curriculum import Curriculum
 from nesa.config.loader import dump, load
 from nesa.experiment.run import run
-from nesa.experiment.session import Session, make_layout
-from nesa.training.accumulation import FREE, Accumulation, Dynamics
+from nesa.experiment.session import Session
+from nesa.owner import FREE
+from nesa.training.accumulation import Accumulation, Dynamics
+from nesa.training.build import make_layout
 from nesa.training.pruning import mean_activity
-from urn.compaction import keep_only
 from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
+from urn.surgery import keep_only
 
 WIDTHS, D_IN, PORTS = (7, 5), 4, {"a": 3, "b": 2}
 RULE = Dynamics(3, "plain", "linear")
@@ -114,7 +117,7 @@ def test_answers_and_gradients_are_those_of_the_mlp_before_and_after_a_claim():
         urn, _ = accumulation.task_network(task, RULE, torch.Generator().manual_seed(3))
         urn.b.data[~urn.frozen] += 0.05
         mlp, x, port = mlp_of(urn, task), batch(), urn.layout.ports[task]
-        out, activity = urn.forward_with_activity(x, task, (0.0, 0.3, 0.3))
+        out, activity = with_costs(urn, x, task, (0.0, 0.3, 0.3))
         hidden = [mlp[:2](x), mlp[:4](x)]
         torch.testing.assert_close(out, mlp(x), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(urn.states(x, task)[-1][:, port], mlp(x), rtol=1e-12, atol=1e-12)
@@ -143,7 +146,7 @@ def test_a_gradient_in_memory_used_again_is_the_fresh_one(every):
         found = []
         for urn.reuse_gradient_memory in (True, False):
             urn.W.grad = None
-            out, _ = urn.forward_with_activity(x, None, (0.0,) * 4, every=switch)
+            out, _ = with_costs(urn, x, None, (0.0,) * 4, every=switch)
             out.square().sum().backward()
             found.append(urn.W.grad.clone())
         assert torch.equal(*found) and found[0].any()
@@ -205,7 +208,7 @@ def test_moments_condense_in_each_block_by_itself():
     before = moment.clone()
     assert (zero & exists).any() and (~zero & exists).any()
     for _ in range(2):  # a second time changes nothing but the estimates' last bits and what they sum to
-        optimizer.condense()
+        optimizer.factor_moments()
         assert torch.equal(moment[~zero], before[~zero])
         for z in (1, 2, 3):
             rows, columns = (urn.layout.layer == z).nonzero().flatten(), (urn.layout.layer == z - 1).nonzero().flatten()
@@ -263,7 +266,7 @@ def test_what_follows_from_layers_is_in_the_resolved_curriculum(tmp_path):
 
 @pytest.mark.parametrize("learner", ["neural_pruning", "naive"])
 def test_a_run_keeps_to_its_layers_and_reports_them_as_levels(tmp_path, monkeypatch, learner):
-    monkeypatch.setattr(Session, "_draw", lambda *_: None)
+    monkeypatch.setattr("nesa.experiment.task_figures.draw", lambda *_: None)
     folder = run(
         curriculum(tmp_path, f"learner.name={learner}"),
         out=tmp_path,

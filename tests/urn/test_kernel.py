@@ -1,6 +1,6 @@
 """The fast iteration against the update rule to the letter, in float64: outputs, activity and gradients.
 
-`URN.states` is the reference (held by hand arithmetic in test_network.py); `URN.forward_with_activity` multiplies only
+`URN.states` is the reference (held by hand arithmetic in test_network.py); `with_costs` multiplies only
 the blocks that matter. Both must agree over rules, output activations, I, fixed neurons, silent sets and sequences.
 """
 
@@ -11,10 +11,12 @@ import itertools
 
 import pytest
 import torch
+from forward_passes import with_costs
 
-from urn.kernel import add_to_block, as_index, block
+from urn.kernel import add_to_block, block
 from urn.layout import Layout
 from urn.network import URN
+from urn.plan import as_index
 from urn.update_rules import UPDATES
 
 S, D_IN, B = 15, 3, 6
@@ -78,7 +80,7 @@ def gradients(urn: URN, function, x, port, costs):
 
 def check(urn: URN, x: torch.Tensor, port: str, tag) -> None:
     costs = COSTS[: urn.iterations + 1]
-    logits, activity, dW, db = gradients(urn, URN.forward_with_activity, x, port, costs)
+    logits, activity, dW, db = gradients(urn, with_costs, x, port, costs)
     expected, expected_activity, eW, eb = gradients(urn, literal, x, port, costs)
     close = {"rtol": 1e-10, "atol": 1e-12}
     assert torch.allclose(logits, expected, **close), tag
@@ -124,7 +126,7 @@ def test_every_readout_equals_the_literal_rule(update, output, fixed_set, I):
     x = torch.randn(B, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     told = torch.randn(I, B, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     free = ~urn.frozen
-    readouts, activity = urn.forward_with_activity(x, "b", COSTS, every=True)
+    readouts, activity = with_costs(urn, x, "b", COSTS, every=True)
     expected = torch.stack(urn.readouts(x, "b"))
     torch.testing.assert_close(readouts, expected, rtol=0, atol=1e-12)
     oracle = (expected * told).sum() + literal(urn, x, "b", COSTS)[1]
@@ -187,7 +189,7 @@ def test_memory_that_is_used_again_holds_the_same_gradient(update, fixed_set):
             x, port = torch.randn(B, D_IN).double(), "ab"[step // 2 % 2]
             for urn in (again, fresh):
                 urn.W.grad = urn.b.grad = None
-                logits, activity = urn.forward_with_activity(x, port, COSTS[: I + 1])
+                logits, activity = with_costs(urn, x, port, COSTS[: I + 1])
                 (logits.pow(2).sum() + activity).backward()
                 urn.W.data -= 1e-4 * urn.W.grad
             assert torch.equal(again.W.grad, fresh.W.grad) and torch.equal(again.b.grad, fresh.b.grad)
@@ -201,7 +203,7 @@ def test_gradients_against_finite_differences():
     costs = COSTS[:4]
 
     def loss() -> torch.Tensor:
-        logits, activity = urn.forward_with_activity(x, "b", costs)
+        logits, activity = with_costs(urn, x, "b", costs)
         return logits.pow(2).sum() + activity
 
     loss().backward()
@@ -226,8 +228,8 @@ def test_an_input_that_needs_a_gradient_gets_one():
     """The attribution of an answer to pixels goes through the literal path."""
     urn = network("residual_both", "linear", 3, "firing inputs and hidden", True)
     x = torch.randn(B, D_IN, dtype=torch.float64, requires_grad=True)
-    logits, activity = urn.forward_with_activity(x, "a", COSTS[:4])
-    fast, fast_activity = urn.forward_with_activity(x.detach(), "a", COSTS[:4])
+    logits, activity = with_costs(urn, x, "a", COSTS[:4])
+    fast, fast_activity = with_costs(urn, x.detach(), "a", COSTS[:4])
     assert torch.allclose(logits, fast) and torch.allclose(activity, fast_activity)
     assert activity.item() > 0
     (slope,) = torch.autograd.grad(logits.sum(), x)
@@ -294,8 +296,8 @@ def test_relabelling_the_neurons_changes_nothing():
             urn.layout.take(order), urn.W.data[order][:, order].clone(), urn.b.data[order], urn.frozen[order]
         )
         x = torch.randn(B, D_IN, dtype=torch.float64)
-        one = gradients(urn, URN.forward_with_activity, x, "b", COSTS[:5])
-        two = gradients(other, URN.forward_with_activity, x, "b", COSTS[:5])
+        one = gradients(urn, with_costs, x, "b", COSTS[:5])
+        two = gradients(other, with_costs, x, "b", COSTS[:5])
         assert torch.allclose(one[0], two[0], rtol=1e-10) and torch.allclose(one[1], two[1], rtol=1e-10)
         assert torch.allclose(one[2][order][:, order], two[2], rtol=1e-9, atol=1e-12)
         assert torch.allclose(one[3][order], two[3], rtol=1e-9, atol=1e-12)
@@ -337,10 +339,10 @@ def test_bfloat16_products_round_the_factors_alone(update, fixed_set, contiguous
     exact = network(update, "linear", I, fixed_set, contiguous)
     urn = network(update, "linear", I, fixed_set, contiguous).float()
     x = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(1))
-    plain = gradients(urn, URN.forward_with_activity, x, "b", COSTS[: I + 1])
+    plain = gradients(urn, with_costs, x, "b", COSTS[: I + 1])
     urn.multiply = torch.bfloat16
-    told = gradients(urn, URN.forward_with_activity, x, "b", COSTS[: I + 1])
-    want = gradients(exact, URN.forward_with_activity, x.double(), "b", COSTS[: I + 1])
+    told = gradients(urn, with_costs, x, "b", COSTS[: I + 1])
+    want = gradients(exact, with_costs, x.double(), "b", COSTS[: I + 1])
     for got, true in zip(told, want, strict=True):
         assert got.dtype == torch.float32
         assert float((got - true).norm()) <= 0.03 * float(true.norm()) + 1e-6
@@ -358,7 +360,7 @@ def test_bfloat16_products_under_all_ways_to_read(recycle, every):
         urn.multiply, urn.reuse_gradient_memory = multiply, recycle
         for _ in range(2):  # the second writes over the gradient of the first
             urn.zero_grad()
-            logits, activity = urn.forward_with_activity(x, "b", COSTS[:5], every=every)
+            logits, activity = with_costs(urn, x, "b", COSTS[:5], every=every)
             (logits.pow(2).sum() + activity).backward()
             assert urn.W.grad is not None
             found.append((logits.detach(), urn.W.grad.clone()))

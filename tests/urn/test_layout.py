@@ -121,3 +121,23 @@ def test_metric_by_hand():
 def test_a_neuron_has_no_distance_to_itself():
     positions = Layout.grid((9, 9, 9), 1, {"a": 4}).positions
     assert not Distance(16.0, 1.0).lengths(positions, positions).diagonal().any()
+
+
+# --- ports that cannot be -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inputs", "ports", "message"),
+    [
+        ([0, 1], {"a": [1, 4]}, "neuron 1 is in the input port and in port 'a'"),
+        ([0, 1], {"a": [3, 4], "b": [4, 5]}, "neuron 4 is in port 'a' and in port 'b'"),
+        ([0, 0], {"a": [4]}, "neuron 0 is twice in the input port"),
+        ([0, 1], {"a": [5, 5]}, "neuron 5 is twice in port 'a'"),
+        ([0, 1], {"a": [6]}, "port 'a' contains neuron 6, but there are 6, from 0 on"),
+        ([-1, 1], {"a": [4]}, "the input port contains neuron -1, but there are 6, from 0 on"),
+    ],
+)
+def test_a_neuron_belongs_to_one_port_once(inputs, ports, message):
+    ports = {name: torch.tensor(port) for name, port in ports.items()}
+    with pytest.raises(ValueError, match=message):
+        Layout(torch.zeros(6, 3), torch.tensor(inputs), ports)

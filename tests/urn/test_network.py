@@ -165,7 +165,7 @@ def test_impossible_networks():
         URN(layout, 0)
     with pytest.raises(ValueError, match="output_activation is relu or linear, not 'tanh'"):
         URN(layout, 3, output_activation="tanh")
-    with pytest.raises(ValueError, match=r"support has shape \(3, 3\), the network's W is \(12, 12\)"):
+    with pytest.raises(ValueError, match=r"the mask has shape \(3, 3\), the network's W is \(12, 12\)"):
         URN(layout, 3, mask=torch.ones(3, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match="no update rule is called 'eq3'"):
         URN(layout, 3, "eq3")

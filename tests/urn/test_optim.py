@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from forward_passes import with_costs
 
 from urn import optim
 from urn.layout import Layout
@@ -170,7 +171,7 @@ def test_outputs_that_do_not_send_never_do(base):
     for _ in range(3):
         optimizer.zero_grad()
         x = torch.randn(6, 4, dtype=torch.float64)
-        logits, activity = urn.forward_with_activity(x, None, (0.0, 0.1, 0.1, 0.1), literal=True)
+        logits, activity = with_costs(urn, x, None, (0.0, 0.1, 0.1, 0.1), literal=True)
         (logits.pow(2).mean() + activity).backward()
         assert not urn.W.grad[:, 16:].any() and urn.W.grad[:, :16].any()
         optimizer.step()
@@ -239,10 +240,10 @@ def test_moments_of_zero_weights_condense_to_a_row_and_a_column(base):
     zero, state = urn.W.data == 0, optimizer.state[urn.W]
     before = {name: value.clone() for name, value in state.items() if isinstance(value, torch.Tensor)}
     assert 0.1 < float(zero.double().mean()) < 0.9
-    optimizer.condense()
-    assert optimizer.condensed is not None and set(optimizer.condensed) == set(before)
+    optimizer.factor_moments()
+    assert set(optimizer.factored) == set(before)
     for name, old in before.items():
-        outer = optimizer.condensed[name]
+        outer = optimizer.factored[name]
         new = state[name]
         assert torch.equal(new[~zero], old[~zero])
         if name == "exp_avg_sq":
@@ -256,17 +257,17 @@ def test_moments_of_zero_weights_condense_to_a_row_and_a_column(base):
         else:
             assert outer is None and not bool(new[zero].any())
     steps(urn, optimizer, 1)
-    assert optimizer.condensed is None  # says nothing of the moments after a step
+    assert optimizer.factored == {}  # says nothing of the moments after a step
 
 
 def test_moments_that_are_all_zero_condense_to_zero():
     urn = network()
     optimizer = Proximal(urn, "adam", 0.01)
-    optimizer.condense()
-    assert optimizer.condensed == {}
+    optimizer.factor_moments()
+    assert optimizer.factored == {}
     optimizer.state[urn.W]["exp_avg_sq"] = torch.zeros_like(urn.W)
     urn.W.data[0] = 0
-    optimizer.condense()
+    optimizer.factor_moments()
     assert not bool(optimizer.state[urn.W]["exp_avg_sq"].any())
 
 

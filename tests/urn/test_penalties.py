@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from forward_passes import with_costs
 
 from urn.layout import Layout
 from urn.network import URN
@@ -84,7 +85,7 @@ def test_the_fast_activity_term_is_the_literal_one_without_the_last_iteration(re
     urn = URN(Layout.flat(14, 3, {"a": 2}), 4, "residual_both", "linear", dtype=torch.float64)
     x = torch.randn(5, 3, dtype=torch.float64)
     penalty = Penalty(activity=0.3, activity_growth=0.5, activity_reduction=reduction)
-    _, activity = urn.forward_with_activity(x, None, penalty.activity_costs(4, 5))
+    _, activity = with_costs(urn, x, None, penalty.activity_costs(4, 5))
     expected = literal_penalty(urn.W * 0, urn.states(x), urn.layout, penalty, last_iteration=False, ports=False)
     assert activity.item() == pytest.approx(expected.item(), rel=1e-12)
     assert activity.item() > 0
@@ -99,7 +100,7 @@ def test_the_activity_term_to_the_letter():
     states = urn.states(x, "a")
     for literal, ports in itertools.product((True, False), (True, False)):
         neurons = [*range(3, 11), *(range(3) if ports else ()), *((11, 12) if ports else ())]
-        _, activity = urn.forward_with_activity(x, "a", costs, literal=literal, ports=ports)
+        _, activity = with_costs(urn, x, "a", costs, literal=literal, ports=ports)
         expected = 0.3 * sum(N[:, neurons].abs().sum() for N in states[1 : 5 if literal else 4])
         assert activity.item() == pytest.approx(expected.item(), rel=1e-12)
     frozen = torch.zeros(14, dtype=torch.bool)
@@ -108,7 +109,7 @@ def test_the_activity_term_to_the_letter():
     W[frozen[:, None] & ~frozen] = 0
     urn.set_parameters(layout, W, urn.b.data.clone(), frozen)
     states, free = urn.states(x, "a"), [3, 4, *range(6, 11), 11, 12]
-    _, activity = urn.forward_with_activity(x, "a", costs, literal=True, ports=True)
+    _, activity = with_costs(urn, x, "a", costs, literal=True, ports=True)
     assert activity.item() == pytest.approx(0.3 * sum(N[:, free].abs().sum() for N in states[1:]).item(), rel=1e-12)
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from forward_passes import with_costs
 
 from urn import compaction
 from urn.compaction import ActivityTracker, set_active_sets, update_full_pass
@@ -20,7 +21,8 @@ from urn.layout import Layout
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty
-from urn.row_partition import RowPartition, shard, unshard
+from urn.row_partition import RowPartition
+from urn.surgery import shard, unshard
 from urn.update_rules import UPDATES
 
 STEPS, WORLD, B, D_IN = 50, 2, 8, 9
@@ -39,7 +41,7 @@ CASES |= {
     "momentum": {"base": "sgd", "lr": 1e-2, "momentum": 0.9},
     "subgradient": {"penalty": Penalty("subgradient", weight=1e-3, activity=1e-3)},
     "a sequence": {"update": "residual_input", "sequence": True},
-    "a support": {"support": True},
+    "a mask": {"mask": True},
     "to the letter": {"literal": True, "update": "residual_both"},
     "every readout": {"every": True},
     "every readout, added up": {"every": True, "update": "residual_both", "literal": True},
@@ -88,7 +90,7 @@ def train(
             update_full_pass(urn, optimizer, step)
         optimizer.zero_grad()
         costs = penalty.activity_costs(iterations, B)
-        logits, activity = urn.forward_with_activity(x, "a", costs, literal=literal, every=every)
+        logits, activity = with_costs(urn, x, "a", costs, literal=literal, every=every)
         logits = logits.mean(0) if every else logits
         loss = torch.nn.functional.cross_entropy(logits, y) + activity
         loss.backward()

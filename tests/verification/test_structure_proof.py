@@ -1,4 +1,4 @@
-"""nesa.verification.structure_proof: the proof of a stored run's structure, by command, on networks that a real run has left."""
+"""nesa.verification.structure_proof: the proof of a stored run's structure, by command, on networks of a real run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from nesa import load
 from nesa.cli import commands
 from nesa.errors import RunFolderError, UserError
-from nesa.run_folder.layout import load_structure
+from nesa.run_folder.reader import load_structure
 from nesa.verification import structure_proof
 from nesa.verification.structure_proof import prove
 

@@ -20,7 +20,7 @@ import torch
 from nesa.errors import RunFolderError
 from nesa.run_folder import tables
 from nesa.run_folder.digest import digest, event_digest
-from nesa.run_folder.layout import load_structure
+from nesa.run_folder.reader import load_structure
 from nesa.training.accumulation import Accumulation
 from nesa.verification.verify import Check, verify
 

@@ -1,8 +1,8 @@
-"""What the neurons of a URN do on data: which are active, which vary with the data, and from which iteration on.
+"""Measure what the neurons of a URN do on data: which are active, which vary, and from which iteration on.
 
 Letters: B batch, S neurons, I iterations, l the iteration. Everything is measured on states [N^(0), ..., N^(I)], each
-(B, S), as `URN.states` returns them. A validation set comes in batches: `Activity` takes in one after the other and
-keeps (I+1, S) extremes and means, never the states themselves.
+(B, S), as `URN.states` returns them. `Activity` takes a validation set batch by batch and stores (I+1, S) extremes and
+means, never the states themselves.
 
 A neuron *varies* at l when its activation differs between two samples: a bias alone makes it active, not varying. Its
 *level* is the first l at which it varies, the order in which the paper sorts its figures 3 and 4, made robust against
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 1e-6  # relative to the largest activation: float32 sums differ by about 1e-7 with the shape of a product
-NEVER = -1  # the level of a neuron that never varies: silent, or constant
+NEVER = -1  # the level of a neuron that never varies: inactive, or constant
 
 
 class Activity:
@@ -36,8 +36,9 @@ class Activity:
 
     @torch.no_grad()
     def update(self, states: Sequence[Tensor]) -> Activity:
-        """Takes in one batch of [N^(0), ..., N^(I)], each (B, S), and returns itself. Raises ValueError when the
-        number of iterations or neurons differs from the batches before."""
+        """Add one batch of [N^(0), ..., N^(I)], each (B, S); returns itself.
+
+        Raises ValueError when the number of iterations or neurons differs from the batches before."""
         shape = (len(states), states[0].shape[1])
         if len(states[0]) == 0:
             return self
@@ -59,7 +60,7 @@ class Activity:
     def low(self) -> Tensor:
         """(I+1, S): the smallest activation over the data. Raises ValueError before the first batch."""
         if self._low is None:
-            raise ValueError("no batch has been taken in yet; call update(states) first")
+            raise ValueError("no batch has been added yet; call update(states) first")
         return self._low
 
     @property
@@ -103,9 +104,9 @@ class Activity:
         """(S,) float64: the mean of |N_i^(l)| at the iteration l <= I - 1 where it is largest, of those where the
         neuron varies; 0 where it never does.
 
-        Only varying iterations count, so that one feedforward net has one value under all update rules (a layer
-        rests at its biases before and, without residual inputs, after the data pass); what fires at l = I alone is
-        read by nobody."""
+        Only varying iterations count, so that one feedforward net has one value under all update rules (a layer is
+        constant, at its biases, before and, without residual inputs, after the data pass); what is active at l = I
+        alone reaches no neuron."""
         return (self.mean * self.varies)[:-1].amax(0)
 
     @property
@@ -116,22 +117,22 @@ class Activity:
 
 
 def measured(states: Activity | Sequence[Tensor], tolerance: float = TOLERANCE) -> Activity:
-    """`states` if it is an Activity already, otherwise the Activity of that one batch."""
+    """Return `states` if it is an Activity already, otherwise the Activity of that one batch."""
     return states if isinstance(states, Activity) else Activity(tolerance).update(states)
 
 
 def active(states: Activity | Sequence[Tensor], tolerance: float = TOLERANCE) -> Tensor:
-    """(S,) bool: the neurons whose activation is not zero on some sample at some l >= 1."""
+    """Return (S,) bool: the neurons whose activation is not zero on some sample at some l >= 1."""
     return measured(states, tolerance).active[1:].any(0)
 
 
 def varies(states: Activity | Sequence[Tensor], tolerance: float = TOLERANCE) -> Tensor:
-    """(I+1, S) bool: the neurons that vary over the data, at each iteration."""
+    """Return (I+1, S) bool: the neurons that vary over the data, at each iteration."""
     return measured(states, tolerance).varies
 
 
 def levels(states: Activity | Sequence[Tensor], inputs: Tensor | None = None, tolerance: float = TOLERANCE) -> Tensor:
-    """(S,) int64: the first l at which a neuron varies over the data, NEVER (-1) where it does not.
+    """Return (S,) int64: the first l at which a neuron varies over the data, NEVER (-1) where it does not.
 
     inputs: (D_in,) the input port, at level 0 whatever the data (a pixel may be constant)."""
     V = measured(states, tolerance).varies
@@ -142,8 +143,9 @@ def levels(states: Activity | Sequence[Tensor], inputs: Tensor | None = None, to
 
 
 def layer_widths(levels: Tensor, among: Tensor, iterations: int | None = None) -> tuple[int, ...]:
-    """How many of the neurons `among` ((S,) bool or (n,) indices) are at level 1, 2, ..., I; constant and silent
-    ones are in none. iterations: I; by default the highest level that occurs."""
+    """Count those of the neurons `among` ((S,) bool or (n,) indices) that are at level 1, 2, ..., I.
+
+    Constant and inactive ones are at none. iterations: I; by default the highest level that occurs."""
     level = levels[among]
     last = int(level.max()) if iterations is None and len(level) else iterations or 0
     counts = torch.bincount(level[(level >= 1) & (level <= last)], minlength=last + 1)

@@ -1,12 +1,12 @@
-"""The graph of the synapses that matter, and what its paths and cycles tell.
+"""Measure the graph of the synapses that matter: its paths, depth and cycles.
 
 A synapse goes from its sender j to its receiver i with weight W_ij. Measures take W itself, (S, S) with
 row = receiver, or its `Synapses`, the list of the non-zero ones: at S = 20,000 a pruned network has about 1e5 of them
 against 4e8 entries of W, so build the list once and pass it on.
 
-`live` keeps the synapses through which something that a sender carries at l can still be in the output at I. With the
-*varying* neurons that is the way of the data, on which depth, shares and recurrence are measured; with the *active*
-ones it includes constants, which act as biases.
+`live` keeps the synapses through which the activation of a sender at l can affect the output at I. With the *varying*
+neurons that is the graph of the data, on which depth, shares and recurrence are measured; with the *active* ones it
+includes constants, which act as biases.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ class Synapses:
 
     @staticmethod
     def of(W: Tensor | Synapses, neurons: Tensor | None = None, receivers: Tensor | None = None) -> Synapses:
-        """The non-zero entries of W (S, S); with `neurons` ((n,) indices or (S,) bool), those between these neurons
-        only, with `receivers` those into these only; indices stay. Raises ValueError when W is not square."""
+        """List the non-zero entries of W (S, S).
+
+        With `neurons` ((n,) indices or (S,) bool) those between these neurons only, with `receivers` those into these
+        only; indices stay. Raises ValueError when W is not square."""
         if isinstance(W, Tensor) and (W.dim() != 2 or W.shape[0] != W.shape[1]):
             raise ValueError(f"W has shape {tuple(W.shape)}; expected (S, S), row = receiver, column = sender")
         S = W.S if isinstance(W, Synapses) else len(W)
@@ -62,7 +64,7 @@ class Synapses:
         return len(self.weight)
 
     def select(self, keep: Tensor) -> Synapses:
-        """Those synapses where keep (E,) bool."""
+        """Select the synapses where keep (E,) bool."""
         return Synapses(self.receiver[keep], self.sender[keep], self.weight[keep], self.S)
 
     @property
@@ -76,20 +78,20 @@ class Synapses:
         return index_mask(self.S, self.receiver) | index_mask(self.S, self.sender)
 
     def matrix(self) -> csr_array:
-        """|W| as a sparse (S, S) matrix, row = receiver."""
+        """Return |W| as a sparse (S, S) matrix, row = receiver."""
         ends = (self.receiver.numpy(), self.sender.numpy())
         return csr_array((self.mass.numpy(), ends), shape=(self.S, self.S))
 
 
 def live(W: Tensor | Synapses, carries: Tensor, port: Tensor, residual_output: bool) -> Synapses:
-    """The synapses on a way from what is carried to the output port as it is read after I iterations.
+    """Select the synapses on a path from neurons that carry something to the output port, as read after I iterations.
 
-    carries: (I+1, S) bool, `Activity.varies` for the way of the data, `Activity.active` to include constants.
-    port: (D_out,). residual_output: does the port add up its read-outs (paper eq 6)? Then every iteration is a way
-    out; otherwise only what arrives at l = I counts.
+    carries: (I+1, S) bool, `Activity.varies` for the graph of the data, `Activity.active` to include constants.
+    port: (D_out,). residual_output: whether the port adds up its readouts (paper eq 6). Then a path may end at every
+    iteration, otherwise at l = I alone.
 
-    Synapse i <- j is live when for some l, j carries at l, i carries at l + 1, and from i at l + 1 there is such a
-    way on to the port. So it depends on the rule only as far as the computation does.
+    Synapse i <- j is live when for some l, j carries at l, i carries at l + 1, and such a path leads from i at l + 1
+    to the port. So it depends on the rule only as far as the computation does.
     """
     edges = Synapses.of(W)
     carries, outside = carries.cpu(), index_mask(edges.S, port.cpu())
@@ -105,8 +107,9 @@ def live(W: Tensor | Synapses, carries: Tensor, port: Tensor, residual_output: b
 
 
 def recurrence(W: Tensor | Synapses) -> tuple[int, ...]:
-    """Sizes of the strongly connected components with a cycle (two neurons or more, or one that feeds itself),
-    largest first."""
+    """Return the sizes of the strongly connected components with a cycle, largest first.
+
+    A cycle has two neurons or more, or is one neuron with a synapse to itself."""
     edges = Synapses.of(W)
     component, cyclic = _components(edges)
     sizes = np.bincount(component[cyclic]) if cyclic.any() else np.zeros(0, int)
@@ -114,27 +117,28 @@ def recurrence(W: Tensor | Synapses) -> tuple[int, ...]:
 
 
 def on_cycles(W: Tensor | Synapses) -> Tensor:
-    """(S,) bool: the neurons on some cycle."""
+    """Return (S,) bool: the neurons on some cycle."""
     return torch.from_numpy(_components(Synapses.of(W))[1])
 
 
 def unsettled(W: Tensor | Synapses, activity: Activity) -> Tensor:
-    """(S,) bool: the neurons on a cycle that never settles, a class of their own.
+    """Return (S,) bool: the neurons on a cycle that has not come to rest at l = I.
 
     A strongly connected component is unsettled when, at l = I, some neuron of it still varies over the data and
     still differs from l = I - 1: neither a fixed point (residual inputs) nor a pulse that has left (plain rule).
-    A layer of a feedforward net is on no cycle, so it is never in this class under any rule. Such a neuron does have
-    a first l at which it varies, and keeps that as its level; widths are reported with and without this class."""
+    A layer of a feedforward net is on no cycle, so it is never unsettled under any rule. An unsettled neuron has a
+    level, the first l at which it varies; widths are reported with and without these neurons."""
     component, cyclic = _components(Synapses.of(W))
-    restless = np.zeros(component.max() + 1, dtype=bool)
-    restless[component[activity.changing.numpy() & cyclic]] = True
-    return torch.from_numpy(restless[component] & cyclic)
+    changing = np.zeros(component.max() + 1, dtype=bool)
+    changing[component[activity.changing.numpy() & cyclic]] = True
+    return torch.from_numpy(changing[component] & cyclic)
 
 
 def path_levels(W: Tensor | Synapses, inputs: Tensor) -> Tensor:
-    """(S,) int64: the number of steps on the longest path from the input port (D_in,) to each neuron, where each
-    strongly connected component is one node (the condensation); NEVER (-1) where there is no path. Layer k of an MLP
-    is at k, with or without skip connections."""
+    """Return (S,) int64: the number of steps on the longest path from the input port (D_in,) to each neuron.
+
+    Each strongly connected component is one node (the condensation); NEVER (-1) where there is no path. Layer k of an
+    MLP is at k, with or without skip connections."""
     edges = Synapses.of(W)
     component, _ = _components(edges)
     count = int(component.max()) + 1
@@ -143,32 +147,35 @@ def path_levels(W: Tensor | Synapses, inputs: Tensor) -> Tensor:
     to, frm = to[between], frm[between]
     order = np.argsort(frm, kind="stable")
     to, start = to[order], np.searchsorted(frm[order], np.arange(count + 1))
-    waiting = np.bincount(to, minlength=count)
+    in_degree = np.bincount(to, minlength=count)
     depth = np.full(count, -np.inf)
     depth[component[inputs.cpu().numpy()]] = 0
-    front = np.flatnonzero(waiting == 0)
-    while len(front):  # Kahn's topological order, one front of ready components at a time
-        degree = start[front + 1] - start[front]
+    ready = np.flatnonzero(in_degree == 0)
+    while len(ready):  # Kahn's topological order, all components at a time that have no sender left
+        degree = start[ready + 1] - start[ready]
         offset = np.arange(degree.sum()) - np.repeat(np.cumsum(degree) - degree, degree)
-        reached = to[np.repeat(start[front], degree) + offset]
-        np.maximum.at(depth, reached, np.repeat(depth[front], degree) + 1)
-        np.subtract.at(waiting, reached, 1)
+        reached = to[np.repeat(start[ready], degree) + offset]
+        np.maximum.at(depth, reached, np.repeat(depth[ready], degree) + 1)
+        np.subtract.at(in_degree, reached, 1)
         reached = np.unique(reached)
-        front = reached[waiting[reached] == 0]
+        ready = reached[in_degree[reached] == 0]
     return torch.from_numpy(np.where(np.isfinite(depth), depth, NEVER)[component].astype(np.int64))
 
 
 def graph_depth(W: Tensor | Synapses, inputs: Tensor, port: Tensor) -> int:
-    """The number of steps on the longest path of the condensation from the input port (D_in,) to the output port
-    (D_out,), 0 when there is no path. An MLP of d layers of weights has depth d. Recurrence counts once; the depth
-    of a net with long chains can exceed I."""
+    """Measure the longest path of the condensation from the input port (D_in,) to the output port (D_out,), in steps.
+
+    0 when there is no path. An MLP of d layers of weights has depth d. Recurrence counts once; the depth of a net with
+    long chains can exceed I."""
     return max(0, int(path_levels(W, inputs)[port.cpu()].max()))
 
 
 def path_lengths(W: Tensor | Synapses, inputs: Tensor, port: Tensor, iterations: int) -> tuple[float, ...]:
-    """The |W|-weighted histogram of path lengths: entry n - 1 is the share of the paths of n steps, n = 1..I, from
-    the input port to the output port, each path weighing the product of |W| along it. Cycles are followed as often
-    as I steps allow. All zeros when no path is that short."""
+    """Measure the |W|-weighted histogram of path lengths.
+
+    Entry n - 1 is the share of the paths of n steps, n = 1..I, from the input port to the output port, each path
+    weighted by the product of |W| along it. Cycles are followed as often as I steps allow. All zeros when no path is
+    that short."""
     edges = Synapses.of(W)
     matrix, reached = edges.matrix(), np.zeros(edges.S)
     reached[inputs.cpu().numpy()] = 1.0
@@ -191,7 +198,7 @@ def _components(edges: Synapses) -> tuple[np.ndarray, np.ndarray]:
 
 
 def index_mask(S: int, index: Tensor) -> Tensor:
-    """(S,) bool, true at `index`."""
-    index_mask = torch.zeros(S, dtype=torch.bool)
-    index_mask[index] = True
-    return index_mask
+    """Return (S,) bool, true at `index`."""
+    mask = torch.zeros(S, dtype=torch.bool)
+    mask[index] = True
+    return mask

@@ -1,8 +1,7 @@
-"""Receptive fields: what neurons read of an image, how compact it is, and whether its place is theirs.
+"""Measure receptive fields: what neurons read of an image, how compact it is, and whether it lies where they are.
 
-`urn.measures.structure.locality` asks whether synapses are short, which takes a neuron's place for the place it reads at. Where
-nothing ties the two together, a neuron may read one spot of the image and stand elsewhere; here its field is measured
-about its own centre.
+`urn.measures.structure.locality` measures whether synapses are short, from a neuron's place to those that it reads. A
+neuron may read a compact part of the image and be elsewhere itself; here its field is measured about its own centre.
 """
 
 from __future__ import annotations
@@ -30,10 +29,11 @@ class Fields:
 
 
 def fields(W: Tensor, positions: Tensor, inputs: Tensor, generator: torch.Generator, draws: int = 10) -> Fields:
-    """W (S, S), positions (S, 3), inputs: the input neurons (D_in,). Places in a field are weighted by W_ij^2, so that
-    weights which are noise count little; planes of input neurons (colours) lie on one another. The null shuffles,
-    `draws` times, the places of the pixels, so that no weight changes. Neurons that read one pixel have no spread and
-    are left out."""
+    """Measure the receptive fields of a network with W (S, S), positions (S, 3) and input neurons (D_in,).
+
+    Places in a field are weighted by W_ij^2, so that weights which are noise count little; planes of input neurons
+    (colours) lie on one another. The null shuffles, `draws` times, the places of the pixels, so that no weight changes.
+    Neurons that read one pixel have no spread and are left out."""
     inputs = inputs.to(W.device)
     energy = W[:, inputs].double().square()
     energy[inputs] = 0

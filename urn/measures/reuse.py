@@ -1,7 +1,7 @@
-"""What a task reads of the tasks before it: the measure behind "each task builds on the structures already there".
+"""Measure what a task reads of earlier tasks' neurons ("each task builds on the structures already there").
 
-owner: (S,), k >= 0 for a hidden neuron that task k claimed, negative for free, input and output neurons, which are
-nobody's. A task's own neurons are those that it claimed and its output port.
+owner: (S,), k >= 0 for a hidden neuron that task k claimed, negative for free, input and output neurons. A task's own
+neurons are those that it claimed and its output port (D_out,).
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ class Reuse:
 
 
 def reuse(W: Tensor | Synapses, owner: Tensor, task: int, port: Tensor) -> Reuse:
-    """What task `task` reads of the hidden neurons of earlier tasks. owner: (S,), k >= 0 for a neuron that task k
-    claimed, negative for free, input and output neurons, which are nobody's. The task's own neurons are those that
-    it claimed and its output port (D_out,)."""
+    """Measure what task number `task` reads of the hidden neurons of earlier tasks."""
     owner = owner.cpu()
     edges = Synapses.of(W, receivers=_own(owner, task, port))
     earlier = ((owner >= 0) & (owner < task))[edges.sender]
@@ -34,7 +32,7 @@ def reuse(W: Tensor | Synapses, owner: Tensor, task: int, port: Tensor) -> Reuse
 
 
 def cut_reuse(W: Tensor, owner: Tensor, task: int, port: Tensor) -> Tensor:
-    """A copy of W (S, S) without the synapses that `reuse` counts, for the ablation."""
+    """Copy W (S, S) without the synapses that `reuse` counts, for the ablation."""
     owner = owner.cpu()
     rows = _own(owner, task, port).nonzero().flatten().to(W.device)
     columns = ((owner >= 0) & (owner < task)).nonzero().flatten().to(W.device)

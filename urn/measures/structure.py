@@ -1,10 +1,9 @@
-"""The measures of structure: depth, widths, direction, skips, recurrence, locality, reuse.
+"""Measure the structure of a network: depth, widths, direction, skips, recurrence, locality, reuse.
 
-Each is a pure function of W (S, S) or its `Synapses`, of the levels (S,) and of what neurons do on data (`Activity`),
-and has the same value for one feedforward net under each update rule that computes it exactly. What the neurons do is
-in `urn.measures.activity`, paths and cycles are in `urn.measures.graph`, what a task reads of earlier ones is in `urn.measures.reuse`, the proof
-that a structure is real is in `urn.measures.block_proof`; their names can be had from here as well. `measure` takes all measures of
-one task at once.
+Each measure is a pure function of W (S, S) or its `Synapses`, of the levels (S,) and of what neurons do on data
+(`Activity`), and has the same value for one feedforward net under each update rule that computes it exactly. `measure`
+takes all of one task at once. The names of urn.measures.activity, graph, reuse and block_proof can be imported from
+here as well.
 """
 
 from __future__ import annotations
@@ -78,9 +77,10 @@ class Locality(NamedTuple):
 
 
 def readout_depth(scores: Sequence[float], margin: float) -> int:
-    """The smallest L such that reading the output after L iterations loses at most `margin` against after I (paper:
-    "cut off further changes to the output after iteration L"). scores: the score read after l = 1..I, larger is
-    better, in the units of margin. Raises ValueError for no scores or a negative margin."""
+    """Find the smallest L such that reading the output after L iterations loses at most `margin` against after I.
+
+    (Paper: "cut off further changes to the output after iteration L".) scores: the score read after l = 1..I, larger
+    is better, in the units of margin. Raises ValueError for no scores or a negative margin."""
     if not scores or margin < 0:
         raise ValueError(f"readout depth needs a score for each iteration and a margin >= 0, not {scores}, {margin}")
     enough = scores[-1] - margin - 1e-12  # 0.90 - 0.89 is a little more than 0.01 in floating point
@@ -88,8 +88,10 @@ def readout_depth(scores: Sequence[float], margin: float) -> int:
 
 
 def mean_depth(W: Tensor | Synapses, strength: Tensor, levels: Tensor, port: Tensor) -> float:
-    """sum_j |W_oj| a_j (level_j + 1) / sum_j |W_oj| a_j over the senders j of the output port (D_out,), a_j the mean
-    activation `Activity.strength` (S,). Constant senders carry no data and do not count; 0 when nothing arrives."""
+    """Compute the mean level of the output port's senders, plus one, weighted by what they send.
+
+    sum_j |W_oj| a_j (level_j + 1) / sum_j |W_oj| a_j over the senders j of the port (D_out,), a_j the mean activation
+    `Activity.strength` (S,). Constant senders carry no data and do not count; 0 when there is no other."""
     edges = Synapses.of(W, receivers=port)
     edges = edges.select(levels[edges.sender] >= 0)
     flow = edges.mass * strength[edges.sender]
@@ -98,25 +100,27 @@ def mean_depth(W: Tensor | Synapses, strength: Tensor, levels: Tensor, port: Ten
 
 
 def shares(W: Tensor | Synapses, levels: Tensor) -> Shares:
-    """Shares of mass that go up, stay within and go down the levels (S,); synapses at a neuron without a level do
-    not count. Give the output port the level of `place_port`."""
+    """Measure the shares of mass that go up, stay within and go down the levels (S,).
+
+    Synapses at a neuron without a level do not count. Give the output port the level of `place_port`."""
     edges = _levelled(W, levels)
     return _by_direction(levels[edges.receiver] - levels[edges.sender], edges.mass)
 
 
 def shares_by_plane(W: Tensor | Synapses, positions: Tensor) -> Shares:
-    """Shares of mass that go to larger, equal and smaller z; positions (S, 3). Red, black and green in the paper's
-    figure 6."""
+    """Measure the shares of mass that go to larger, equal and smaller z; positions (S, 3).
+
+    Red, black and green in the paper's figure 6."""
     edges, z = Synapses.of(W), positions[:, 2].cpu()
     return _by_direction(z[edges.receiver] - z[edges.sender], edges.mass)
 
 
 def skip_share(W: Tensor | Synapses, levels: Tensor) -> float:
-    """The share of mass in synapses that jump forward over at least one level, of all between neurons with one.
+    """Measure the share of mass in synapses that jump forward over at least one level, of all between neurons with one.
 
     Give it `path_levels`. By the first l at which a neuron varies there is hardly a skip, whatever the net: what a
-    neuron at level k sends makes its receiver vary at k + 1, so a skip pulls its receiver down to its own level + 1
-    and turns the way that it cuts short into a lateral synapse."""
+    neuron at level k sends makes its receiver vary at k + 1, so the receiver of a skip has level k + 1 and the path
+    that the skip cuts short counts as a lateral synapse."""
     edges = _levelled(W, levels)
     jumps = levels[edges.receiver] - levels[edges.sender] > 1
     return float(edges.mass[jumps].sum()) / (float(edges.mass.sum()) or 1.0)
@@ -125,10 +129,11 @@ def skip_share(W: Tensor | Synapses, levels: Tensor) -> float:
 def locality(
     W: Tensor | Synapses, positions: Tensor, metric: Distance, generator: torch.Generator, draws: int = 10
 ) -> Locality:
-    """Are synapses short for where their ends are? positions (S, 3); lengths in `metric` with gamma = 1 (paper eq
-    8). The null shuffles, `draws` times, the columns of W that send anything among those of the same plane, so that
-    neither the distances between planes nor the weights nor the number of synapses of any neuron change. A neuron's
-    synapse to itself has no length and is left out."""
+    """Measure whether synapses are short for where their ends are.
+
+    positions (S, 3); lengths in `metric` with gamma = 1 (paper eq 8). The null shuffles, `draws` times, the columns of
+    W that send anything among those of the same plane, so that neither the distances between planes nor the weights nor
+    the number of synapses of any neuron change. A neuron's synapse to itself has no length and is left out."""
     edges = Synapses.of(W)
     edges = edges.select(edges.receiver != edges.sender)
     if not len(edges):
@@ -155,13 +160,13 @@ def locality(
 
 @dataclass(frozen=True)
 class Structure:
-    """Every measure of one task's network, on its live graph (the way of the data) unless said otherwise.
+    """Every measure of one task's network, on its live graph (of the data) unless said otherwise.
 
     levels: (S,) the first l at which a neuron varies; path_levels: (S,) the longest path to it (for `skip_share`);
     in both the output port is one above its highest sender. active: hidden neurons that are
     ever active; constant: those of them that never vary. widths: active hidden neurons at level 1..I;
-    widths_unsettled: those of them on cycles that never settle. recurrent: sizes of the components with a cycle.
-    synapses: non-zero ones among active neurons and the ports; live_synapses: those on the way of the data."""
+    widths_unsettled: those of them on unsettled cycles. recurrent: sizes of the components with a cycle. synapses:
+    non-zero ones among active neurons and the ports; live_synapses: those in the live graph."""
 
     levels: Tensor
     path_levels: Tensor
@@ -195,7 +200,7 @@ def measure(
     metric: Distance | None = None,
     generator: torch.Generator | None = None,
 ) -> Structure:
-    """All measures of the network that ends in the output port called `port`.
+    """Take all measures of the network that ends in the output port called `port`.
 
     members: (S,) bool, the hidden neurons that belong to it (all by default); synapses from and to others do not
     count. scores: what `readout_depth` needs, None without. metric, generator: what `locality` needs; without them,
@@ -205,31 +210,31 @@ def measure(
     hidden[layout.hidden] = True
     if members is not None:
         hidden &= members.cpu()
-    fires = active(activity) & hidden
-    inside = fires.clone()
+    on = active(activity) & hidden
+    inside = on.clone()
     inside[inputs] = inside[out] = True
     edges = Synapses.of(W, inside)
-    way = live(edges, activity.varies, out, residual_output)
-    level, by_path = (place_port(of, way, out) for of in (levels(activity, inputs), path_levels(way, inputs)))
+    graph = live(edges, activity.varies, out, residual_output)
+    level, by_path = (place_port(of, graph, out) for of in (levels(activity, inputs), path_levels(graph, inputs)))
     gridded = layout.plane is not None
-    local = locality(way, layout.positions, metric, generator) if gridded and metric and generator else None
+    local = locality(graph, layout.positions, metric, generator) if gridded and metric and generator else None
     return Structure(
         levels=level,
         path_levels=by_path,
-        active=int(fires.sum()),
-        constant=int((fires & (level == NEVER)).sum()),
-        widths=layer_widths(level, fires, iterations),
-        widths_unsettled=layer_widths(level, fires & unsettled(way, activity), iterations),
+        active=int(on.sum()),
+        constant=int((on & (level == NEVER)).sum()),
+        widths=layer_widths(level, on, iterations),
+        widths_unsettled=layer_widths(level, on & unsettled(graph, activity), iterations),
         depth_readout=None if scores is None else readout_depth(scores, margin),
-        depth_mean=mean_depth(way, activity.strength, level, out),
-        depth_graph=graph_depth(way, inputs, out),
-        path_lengths=path_lengths(way, inputs, out, iterations),
-        shares=shares(way, level),
-        skip_share=skip_share(way, by_path),
-        recurrent=recurrence(way),
+        depth_mean=mean_depth(graph, activity.strength, level, out),
+        depth_graph=graph_depth(graph, inputs, out),
+        path_lengths=path_lengths(graph, inputs, out, iterations),
+        shares=shares(graph, level),
+        skip_share=skip_share(graph, by_path),
+        recurrent=recurrence(graph),
         synapses=len(edges),
-        live_synapses=len(way),
-        shares_by_plane=shares_by_plane(way, layout.positions) if gridded else None,
+        live_synapses=len(graph),
+        shares_by_plane=shares_by_plane(graph, layout.positions) if gridded else None,
         locality=local,
     )
 

@@ -1,4 +1,4 @@
-"""arrays: the user's own NumPy file, made with ``np.savez(FILE, train_x=..., train_y=..., test_x=..., test_y=...)``.
+"""Load arrays: the user's own file of ``np.savez(FILE, train_x=..., train_y=..., test_x=..., test_y=...)``.
 
 Files with pickled objects are refused: a data file never runs code.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from nesa.datasets import user_arrays
 from nesa.datasets.paths import DataDirs
-from nesa.datasets.source import Arrays, Param, Progress, Source, silent
+from nesa.datasets.source import Arrays, Param, ProgressCallback, Source, no_progress
 from nesa.errors import DataError
 
 BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError)
@@ -42,11 +42,11 @@ def load(
     channels: int,
     seed: int,
     data: DataDirs,
-    progress: Progress = silent,
+    progress: ProgressCallback = no_progress,
 ) -> Arrays:
-    """The arrays of params["path"], as ``given.arrays`` wants them."""
+    """Load the arrays of params["path"]; see ``user_arrays.convert_arrays``."""
     path = data.find(params["path"], "the file of an arrays task")
-    return user_arrays.arrays(
+    return user_arrays.convert_arrays(
         _read(path, (*user_arrays.NAMES, "class_names")),
         str(path),
         size=size,
@@ -64,7 +64,7 @@ def _classes(params: Mapping[str, Any]) -> int | None:
     try:
         found = _read(path, ("train_y", "class_names"))
         return len(found["class_names"]) if "class_names" in found else 1 + int(found["train_y"].max())
-    except (DataError, KeyError, ValueError, TypeError):  # load says what is wrong
+    except (DataError, KeyError, ValueError, TypeError):  # load raises the same, with its reason
         return None
 
 

@@ -1,5 +1,7 @@
-"""cifar10: Krizhevsky's 50,000 + 10,000 colour photographs of ten kinds of things (Learning Multiple Layers of
-Features from Tiny Images, 2009)."""
+"""Load cifar10: 50,000 + 10,000 colour photographs of ten kinds of things.
+
+Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from nesa.datasets import download
 from nesa.datasets.paths import DataDirs
-from nesa.datasets.source import Arrays, Progress, Source, silent
+from nesa.datasets.source import Arrays, ProgressCallback, Source, no_progress
 from nesa.datasets.torchvision_data import Parts, Published
 from nesa.errors import DataError
 
@@ -21,7 +23,7 @@ BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 
 def read(root: Path) -> Parts:
-    """Torchvision's files, which are pickles: none is opened unless its MD5 is the published one."""
+    """Read torchvision's files, which are pickles: none is opened unless its MD5 is the published one."""
     from torchvision.datasets import CIFAR10
 
     try:
@@ -35,12 +37,12 @@ def read(root: Path) -> Parts:
     return train.data, next(labels), test.data, next(labels), tuple(train.classes)
 
 
-def fetch(root: Path, progress: Progress) -> None:
-    """Downloads and unpacks under ``root`` what torchvision would. Raises DataError."""
+def fetch(root: Path, progress: ProgressCallback) -> None:
+    """Download and unpack under ``root`` what torchvision would. Raises DataError."""
     from torchvision.datasets import CIFAR10
 
     archive = download.fetch((CIFAR10.url,), root / CIFAR10.filename, CIFAR10.tgz_md5, progress)
-    download.unpack(archive, root, LAYOUT)
+    download.unpack_tar(archive, root, LAYOUT)
     archive.unlink()
 
 
@@ -54,9 +56,9 @@ def load(
     channels: int,
     seed: int,
     data: DataDirs,
-    progress: Progress = silent,
+    progress: ProgressCallback = no_progress,
 ) -> Arrays:
-    """uint8 (50000, H, W[, 3]) for training and (10000, H, W[, 3]) for testing."""
+    """Load uint8 (50000, H, W[, 3]) for training and (10000, H, W[, 3]) for testing."""
     return DATA.load(size, channels, data, progress)
 
 

@@ -1,11 +1,11 @@
-"""edges: the dominant orientation of a patch of a real photograph, or none. Five classes.
+"""Generate edges: the dominant orientation of a patch of a real photograph, or none. Five classes.
 
 The rule. A patch is 32 x 32 pixels of a photograph at one of several scales. Its structure tensor is the sum over the
 patch of the products of scikit-image's Sobel derivatives after a Gaussian of ``sigma`` pixels. With eigenvalues
 l1 >= l2, coherence is (l1 - l2) / (l1 + l2), and the dominant edge runs at right angles to the first eigenvector.
 An oriented patch has coherence >= 0.8 and an edge within 10 degrees of 0, 45, 90 or 135 degrees; a patch without
 orientation has coherence <= 0.08; all others, and patches without contrast, belong to no class and are not used. (The
-derivatives at a patch's rim see a few pixels beyond it; from the patch alone, 99 % of the labels come out the same.)
+derivatives at a patch's rim include a few pixels beyond it; from the patch alone, 99 % of the labels are the same.)
 Angles are counted from horizontal, counter-clockwise.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nesa.datasets import pixels, skimage_photos, synthetic
-from nesa.datasets.source import Param, Progress, Source
+from nesa.datasets.source import Param, ProgressCallback, Source
 
 CLASSES = ("horizontal", "diagonal up", "vertical", "diagonal down", "none")
 NONE = 4
@@ -29,7 +29,7 @@ RULE = 1  # part of the cache key: a new rule makes new data
 
 
 def labels(grey: np.ndarray, *, coherent: float, incoherent: float, sigma: float) -> np.ndarray:
-    """The class of every 32 x 32 patch of ``grey`` (H, W; 0 to 1) by its upper left corner: (H-31, W-31), -1 for none.
+    """Label every 32 x 32 patch of ``grey`` (H, W; 0 to 1) by its upper left corner: (H-31, W-31), -1 for no class.
 
     Raises nothing; a picture under 32 pixels has no patches.
     """
@@ -55,8 +55,8 @@ def _patch_sums(a: np.ndarray) -> np.ndarray:
     return total[n:, n:] - total[:-n, n:] - total[n:, :-n] + total[:-n, :-n]
 
 
-def _pools(part: str, params: Mapping[str, Any], progress: Progress) -> tuple[list[np.ndarray], list[list]]:
-    """The photographs of ``part`` at every scale, and for each class the places in them: [(picture, (m, 2)), ...]."""
+def _pools(part: str, params: Mapping[str, Any], progress: ProgressCallback) -> tuple[list[np.ndarray], list[list]]:
+    """Return the photographs of ``part`` at every scale, and the places of each class: [(picture, (m, 2)), ...]."""
     from skimage import transform
 
     pictures: list[np.ndarray] = []
@@ -78,13 +78,13 @@ def _pools(part: str, params: Mapping[str, Any], progress: Progress) -> tuple[li
 
 
 def _draw(
-    part: str, count: int, params: Mapping[str, Any], rng: np.random.Generator, progress: Progress
+    part: str, count: int, params: Mapping[str, Any], rng: np.random.Generator, progress: ProgressCallback
 ) -> tuple[np.ndarray, np.ndarray]:
     pictures, pools = _pools(part, params, progress)
-    x, y = np.empty((count, SIDE, SIDE), np.uint8), synthetic.balanced(count, len(CLASSES))
+    x, y = np.empty((count, SIDE, SIDE), np.uint8), synthetic.balanced_labels(count, len(CLASSES))
     for i, k in enumerate(y):
         # half of the patches are transposed, which exchanges horizontal and vertical, and half are mirrored, which
-        # exchanges the diagonals: the world's habits (horizons, tree trunks, light from above) say nothing of the class
+        # exchanges the diagonals: horizons, tree trunks and light from above are no clue to the class
         mirror, transpose = rng.integers(2), rng.integers(2)
         wanted = int(k)
         if k != NONE:
@@ -95,7 +95,7 @@ def _draw(
         patch = pictures[picture][top : top + SIDE, left : left + SIDE]
         patch = patch.T if transpose else patch
         patch = patch[:, ::-1] if mirror else patch
-        # contrast says nothing about orientation: every patch gets a random mean and spread
+        # contrast is no clue to the orientation: every patch gets a random mean and spread
         patch = (patch - patch.mean()) / patch.std() * rng.uniform(0.12, 0.25) + rng.uniform(0.4, 0.6)
         x[i] = np.clip(patch * 255, 0, 255).astype(np.uint8)
     return x, y
@@ -105,7 +105,7 @@ SOURCE = Source(
     name="edges",
     summary="dominant orientation, or none, of patches of real photographs; nothing to download",
     difficulty="easy: linear model 28 %, one hidden layer of 128 reaches 96 %",
-    load=synthetic.loader("edges", RULE, _draw, CLASSES, "patches of scikit-image's photographs"),
+    load=synthetic.make_loader("edges", RULE, _draw, CLASSES, "patches of scikit-image's photographs"),
     classes=lambda params: len(CLASSES),
     params=(
         Param("train", int, 20_000, "training patches", 50, 1_000_000),

@@ -1,4 +1,4 @@
-"""folder: the user's own images, DIR/{train,test}/CLASS/*."""
+"""Load folder: the user's own images, DIR/{train,test}/CLASS/*."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from nesa.datasets import cache, image_folder
 from nesa.datasets.paths import DataDirs
-from nesa.datasets.source import Arrays, Param, Progress, Source, silent
+from nesa.datasets.source import Arrays, Param, ProgressCallback, Source, no_progress
 
 
 def load(
@@ -17,13 +17,13 @@ def load(
     channels: int,
     seed: int,
     data: DataDirs,
-    progress: Progress = silent,
+    progress: ProgressCallback = no_progress,
 ) -> Arrays:
-    """uint8 (n, H, W[, 3]); decoded once, and again when a file of the folder has changed. See ``tree.load``."""
+    """Load uint8 (n, H, W[, 3]), decoded once, and again when a file has changed; see ``image_folder.load``."""
     path = data.find(params["path"], "the folder of a folder task")
-    identity = {"size": list(size), "channels": channels, "mixed": params["mixed"]}
+    identity = {"size": list(size), "channels": channels, "mixed": params["mixed"], "decoder": image_folder.DECODER}
     identity |= cache.folder_identity([path / part for part in image_folder.PARTS if (path / part).is_dir()])
-    return cache.cached(
+    return cache.load_or_make(
         "folder", identity, data, lambda: image_folder.load(path, size, channels, progress, mixed=params["mixed"])
     )
 
@@ -40,7 +40,7 @@ SOURCE = Source(
     load=load,
     classes=_classes,
     available=lambda params, data: (
-        (found := data.lookup(params["path"])) is not None and image_folder.looks_right(found)
+        (found := data.lookup(params["path"])) is not None and image_folder.has_layout(found)
     ),
     params=(
         Param("path", str, None, "the folder, from here or from the data folder", required=True),

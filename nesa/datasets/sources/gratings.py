@@ -1,8 +1,8 @@
-"""gratings: the orientation of a sine grating of random phase, frequency and contrast, in noise.
+"""Generate gratings: the orientation of a sine grating of random phase, frequency and contrast, in noise.
 
 Class k of K turns by k * 180 / K degrees, counted counter-clockwise from horizontal stripes; each image is turned by up
-to a quarter of the step between two classes on top. The first rung of the ladder gratings, positions, junctions,
-shapes, overlaps: the phase hides the answer from a linear model, and one layer of oriented filters finds it.
+to a quarter of the step between two classes on top. The easiest of gratings, positions,
+junctions, shapes and overlaps: with a random phase no linear model can tell, and one layer of oriented filters can.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from nesa.datasets import synthetic
 from nesa.datasets.paths import DataDirs
-from nesa.datasets.source import Arrays, Param, Progress, Source, silent
+from nesa.datasets.source import Arrays, Param, ProgressCallback, Source, no_progress
 
 SIDE = 32
 RULE = 1  # part of the cache key: a new rule makes new data
@@ -22,21 +22,21 @@ CYCLES = (2.0, 5.0)  # of a grating in an image
 
 
 def grating(degrees: float, cycles: float, phase: float) -> np.ndarray:
-    """Stripes that climb to the right by ``degrees``, 0 to 1, (32, 32); ``phase`` in radians."""
+    """Draw stripes that rise to the right by ``degrees``, 0 to 1, (32, 32); ``phase`` in radians."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
     t = np.deg2rad(degrees)
     return 0.5 + 0.5 * np.sin(2 * np.pi * cycles * (x * np.sin(t) + y * np.cos(t)) + phase)
 
 
 def _draw(
-    part: str, count: int, params: Mapping[str, Any], rng: np.random.Generator, progress: Progress
+    part: str, count: int, params: Mapping[str, Any], rng: np.random.Generator, progress: ProgressCallback
 ) -> tuple[np.ndarray, np.ndarray]:
     K = params["orientations"]
-    x, y = np.empty((count, SIDE, SIDE), np.uint8), synthetic.balanced(count, K)
+    x, y = np.empty((count, SIDE, SIDE), np.uint8), synthetic.balanced_labels(count, K)
     for i, k in enumerate(y):
         degrees = (k + rng.uniform(-0.25, 0.25)) * 180 / K
         mask = grating(degrees, rng.uniform(*CYCLES), rng.uniform(0, 2 * np.pi))
-        x[i] = synthetic.lit(mask - 0.5, rng, params["contrast"], params["noise"])
+        x[i] = synthetic.render_on_grey(mask - 0.5, rng, params["contrast"], params["noise"])
     progress(f"gratings: {part}", count, count)
     return x, y
 
@@ -52,10 +52,10 @@ def load(
     channels: int,
     seed: int,
     data: DataDirs,
-    progress: Progress = silent,
+    progress: ProgressCallback = no_progress,
 ) -> Arrays:
-    """Drawn images (n, H, W[, C]); deterministic in ``seed`` and ``params``."""
-    make = synthetic.loader("gratings", RULE, _draw, _names(params["orientations"]), "drawn gratings")
+    """Load drawn images (n, H, W[, C]); deterministic in ``seed`` and ``params``."""
+    make = synthetic.make_loader("gratings", RULE, _draw, _names(params["orientations"]), "drawn gratings")
     return make(params, size=size, channels=channels, seed=seed, data=data, progress=progress)
 
 

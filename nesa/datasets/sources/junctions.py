@@ -1,4 +1,4 @@
-"""junctions: how do the strokes meet? Ends, lines, corners, tees, forks and crosses, anywhere and in any rotation.
+"""Generate junctions: ends, lines, corners, tees, forks and crosses of strokes, anywhere and in any rotation.
 
 Strokes run outwards from one point, at the angles of their class and up to 10 degrees off. Lengths are in pixels of a
 32 x 32 image, contrast and noise in parts of the full range.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nesa.datasets import synthetic
-from nesa.datasets.source import Param, Progress, Source
+from nesa.datasets.source import Param, ProgressCallback, Source
 
 ANGLES = {
     "end": (0,),
@@ -32,7 +32,7 @@ RULE = 1  # part of the cache key: a new rule makes new data
 
 
 def strokes(centre: np.ndarray, degrees: np.ndarray, lengths: np.ndarray, width: float) -> np.ndarray:
-    """Strokes from ``centre`` (row, column), one for each angle and length: their coverage, float32 (32, 32)."""
+    """Draw strokes from ``centre`` (row, column), one for each angle and length: coverage, float32 (32, 32)."""
     from skimage import draw
 
     shape = (SIDE * FINE, SIDE * FINE)
@@ -49,15 +49,15 @@ def strokes(centre: np.ndarray, degrees: np.ndarray, lengths: np.ndarray, width:
 
 
 def _draw(
-    part: str, count: int, params: Mapping[str, Any], rng: np.random.Generator, progress: Progress
+    part: str, count: int, params: Mapping[str, Any], rng: np.random.Generator, progress: ProgressCallback
 ) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.empty((count, SIDE, SIDE), np.uint8), synthetic.balanced(count, len(CLASSES))
+    x, y = np.empty((count, SIDE, SIDE), np.uint8), synthetic.balanced_labels(count, len(CLASSES))
     for i, k in enumerate(y):
         angles = np.array(ANGLES[CLASSES[k]]) + rng.uniform(0, 360)
         angles += rng.uniform(-BEND, BEND, len(angles))
         centre = (SIDE - 1) / 2 + rng.uniform(-params["shift"], params["shift"], 2)
         mask = strokes(centre, angles, rng.uniform(*LENGTH, len(angles)), rng.uniform(*WIDTH))
-        x[i] = synthetic.lit(mask, rng, params["contrast"], params["noise"])
+        x[i] = synthetic.render_on_grey(mask, rng, params["contrast"], params["noise"])
         if (i + 1) % 1000 == 0 or i + 1 == count:
             progress(f"junctions: {part}", i + 1, count)
     return x, y
@@ -67,7 +67,7 @@ SOURCE = Source(
     name="junctions",
     summary="ends, lines, corners, tees, forks and crosses of strokes, anywhere and turned; nothing to download",
     difficulty="medium: linear model 17 %, one hidden layer of 128 reaches 95 %",
-    load=synthetic.loader("junctions", RULE, _draw, CLASSES, "drawn strokes"),
+    load=synthetic.make_loader("junctions", RULE, _draw, CLASSES, "drawn strokes"),
     classes=lambda params: len(CLASSES),
     params=(
         Param("train", int, 30_000, "training images", 60, 1_000_000),

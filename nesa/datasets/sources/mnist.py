@@ -1,4 +1,4 @@
-"""mnist: 60,000 + 10,000 handwritten digits, 28 x 28 grey (LeCun, Bottou, Bengio and Haffner 1998)."""
+"""Load mnist: 60,000 + 10,000 handwritten digits, 28 x 28 grey (LeCun, Bottou, Bengio and Haffner 1998)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from nesa.datasets import download
 from nesa.datasets.paths import DataDirs
-from nesa.datasets.source import Arrays, Progress, Source, silent
+from nesa.datasets.source import Arrays, ProgressCallback, Source, no_progress
 from nesa.datasets.torchvision_data import Parts, Published
 from nesa.errors import DataError
 
@@ -19,7 +19,7 @@ FILES = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in (
 
 
 def read(root: Path) -> Parts:
-    """Torchvision's IDX files. Raises DataError when one is cut short or is something else."""
+    """Read torchvision's IDX files. Raises DataError when one is cut short or is something else."""
     from torchvision.datasets import MNIST
 
     try:
@@ -32,14 +32,14 @@ def read(root: Path) -> Parts:
     return x[0], y[0].astype(np.int64), x[1], y[1].astype(np.int64), tuple("0123456789")
 
 
-def fetch(root: Path, progress: Progress) -> None:
-    """Downloads and unpacks under ``root`` what torchvision would. Raises DataError."""
+def fetch(root: Path, progress: ProgressCallback) -> None:
+    """Download and unpack under ``root`` what torchvision would. Raises DataError."""
     from torchvision.datasets import MNIST
 
     for name, md5 in MNIST.resources:
         urls = tuple(f"{mirror}{name}" for mirror in MNIST.mirrors)
         packed = download.fetch(urls, root / LAYOUT / name, md5, progress)
-        download.expand(packed)
+        download.unpack_gzip(packed)
         packed.unlink()
 
 
@@ -53,9 +53,9 @@ def load(
     channels: int,
     seed: int,
     data: DataDirs,
-    progress: Progress = silent,
+    progress: ProgressCallback = no_progress,
 ) -> Arrays:
-    """uint8 (60000, H, W[, 3]) for training and (10000, H, W[, 3]) for testing."""
+    """Load uint8 (60000, H, W[, 3]) for training and (10000, H, W[, 3]) for testing."""
     return DATA.load(size, channels, data, progress)
 
 

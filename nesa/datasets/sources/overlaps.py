@@ -1,8 +1,8 @@
-"""overlaps: which figure lies in front? Two figures of ``shapes``, striped and of different classes; the front one
-covers a part of the other.
+"""Generate overlaps: which of two striped figures of ``shapes`` lies in front of the other?
 
-Each figure carries stripes of its own direction and period on a grey of its own. The centre of the back figure lies
-0.6 to 1.1 radii from that of the front one, so that both are seen and one is whole.
+They are of different classes, and the front one covers a part of the other. Each has stripes of its own direction and
+period on a grey of its own. The centre of the back figure is 0.6 to 1.1 radii from that of the front one, so that both
+are visible and one is whole.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nesa.datasets import synthetic
-from nesa.datasets.source import Param, Progress, Source
+from nesa.datasets.source import Param, ProgressCallback, Source
 from nesa.datasets.sources import gratings, shapes
 
 CLASSES = shapes.CLASSES
@@ -30,9 +30,9 @@ def _texture(rng: np.random.Generator, grey: float, depth: float) -> np.ndarray:
 
 
 def _draw(
-    part: str, count: int, params: Mapping[str, Any], rng: np.random.Generator, progress: Progress
+    part: str, count: int, params: Mapping[str, Any], rng: np.random.Generator, progress: ProgressCallback
 ) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.empty((count, SIDE, SIDE), np.uint8), synthetic.balanced(count, len(CLASSES))
+    x, y = np.empty((count, SIDE, SIDE), np.uint8), synthetic.balanced_labels(count, len(CLASSES))
     for i, k in enumerate(y):
         other = (k + rng.integers(1, len(CLASSES))) % len(CLASSES)
         radius = rng.uniform(params["smallest"], params["largest"], 2)
@@ -56,7 +56,7 @@ SOURCE = Source(
     name="overlaps",
     summary="the front one of two striped, overlapping figures; nothing to download",
     difficulty="hard: linear model 18 %, one hidden layer of 128 reaches 75 %, two of 256 and 128 reach 78 %",
-    load=synthetic.loader("overlaps", RULE, _draw, CLASSES, "drawn with scikit-image"),
+    load=synthetic.make_loader("overlaps", RULE, _draw, CLASSES, "drawn with scikit-image"),
     classes=lambda params: len(CLASSES),
     relations=shapes.radii,
     params=(

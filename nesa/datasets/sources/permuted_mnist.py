@@ -1,5 +1,7 @@
-"""permuted_mnist: MNIST with its pixels in another, fixed order; a task of the same difficulty with nothing to reuse
-but what survives any order (Goodfellow et al., arXiv 1312.6211)."""
+"""Load permuted_mnist: MNIST with its pixels in another, fixed order.
+
+A task of the same difficulty with nothing to reuse but what survives any order (Goodfellow et al., arXiv 1312.6211).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nesa.datasets.paths import DataDirs
-from nesa.datasets.source import Arrays, Param, Progress, Source, silent
+from nesa.datasets.source import Arrays, Param, ProgressCallback, Source, no_progress
 from nesa.datasets.sources import mnist
 
 
@@ -21,9 +23,9 @@ def load(
     channels: int,
     seed: int,
     data: DataDirs,
-    progress: Progress = silent,
+    progress: ProgressCallback = no_progress,
 ) -> Arrays:
-    """MNIST at the wanted size with pixels exchanged by params["permutation"] alone: every run sees the same task."""
+    """Load MNIST with its pixels permuted by params["permutation"] alone: the task is the same in every run."""
     plain = mnist.load({}, size=size, channels=channels, seed=seed, data=data, progress=progress)
     number = params["permutation"]
     if number == 0:

@@ -1,7 +1,7 @@
-"""scenes: from which of ten photographs is this crop? Natural images with nothing to download.
+"""Generate scenes: from which of ten photographs is this crop? Natural images with nothing to download.
 
 Crops of random size are reduced to 32 x 32 and may be mirrored; plain ones (sky, shadow) are drawn again. Brightness
-and contrast are jittered, so that a mean grey does not give the photograph away. Training and test crops come from
+and contrast are jittered, so that a mean grey is no clue to the photograph. Training and test crops come from
 disjoint regions of each photograph.
 """
 
@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 
 from nesa.datasets import skimage_photos, synthetic
-from nesa.datasets.source import Param, Progress, Source
+from nesa.datasets.source import Param, ProgressCallback, Source
 
 CLASSES = tuple(name for name in skimage_photos.NAMES if name != "moon")
 SIDE = 32
-PLAIN = 6.0  # standard deviation of a crop's 8-bit values below which there is nothing to see in it
+PLAIN = 6.0  # standard deviation of a crop's 8-bit values below which it is plain
 TRIES = 100  # draws before a plain crop is taken after all
 RULE = 2  # part of the cache key: a new rule makes new data
 
 
 def _draw(
-    part: str, count: int, params: Mapping[str, Any], rng: np.random.Generator, progress: Progress
+    part: str, count: int, params: Mapping[str, Any], rng: np.random.Generator, progress: ProgressCallback
 ) -> tuple[np.ndarray, np.ndarray]:
     from PIL import Image
 
@@ -32,7 +32,7 @@ def _draw(
         photo = skimage_photos.photograph(name)
         photo = np.repeat(photo[..., None], 3, axis=2) if photo.ndim == 2 else photo
         regions.append(skimage_photos.region(photo, part))
-    x, y = np.empty((count, SIDE, SIDE, 3), np.uint8), synthetic.balanced(count, len(CLASSES))
+    x, y = np.empty((count, SIDE, SIDE, 3), np.uint8), synthetic.balanced_labels(count, len(CLASSES))
     for i, k in enumerate(y):
         photo = regions[k]
         largest = min(params["largest"], *photo.shape[:2])
@@ -63,7 +63,7 @@ SOURCE = Source(
     name="scenes",
     summary="crops of ten photographs inside scikit-image, named by photograph; nothing to download",
     difficulty="hard: linear model 20 %, dense networks 45 to 50 % on grey crops, about as on cifar10",
-    load=synthetic.loader("scenes", RULE, _draw, CLASSES, "crops of scikit-image's photographs"),
+    load=synthetic.make_loader("scenes", RULE, _draw, CLASSES, "crops of scikit-image's photographs"),
     classes=lambda params: len(CLASSES),
     relations=_relations,
     params=(

@@ -1,7 +1,7 @@
-"""shapes: one of six figures drawn with scikit-image, anywhere in the image, in any rotation, size and contrast.
+"""Generate shapes: one of six figures, anywhere in the image, in any rotation, size and contrast.
 
-A figure is drawn at twice the resolution, averaged down, and added to an even grey with random sign and contrast;
-Gaussian noise is added last. Lengths are in pixels of a 32 x 32 image, contrast and noise in parts of the full range.
+A figure is drawn with scikit-image at twice the resolution, averaged down, and added to an even grey with random sign
+and contrast; Gaussian noise is added last. Lengths are in pixels of a 32 x 32 image, contrast and noise in parts of the full range.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nesa.datasets import synthetic
-from nesa.datasets.source import Param, Progress, Source
+from nesa.datasets.source import Param, ProgressCallback, Source
 
 CLASSES = ("disc", "ring", "triangle", "square", "cross", "star")
 SIDE = 32
@@ -21,7 +21,7 @@ RULE = 1  # part of the cache key: a new rule makes new data
 
 
 def _spokes(radii: list[float]) -> np.ndarray:
-    """Corners (n, 2) at even angles round the origin, at the given distances."""
+    """Return corners (n, 2) at even angles round the origin, at the given distances."""
     angle = np.arange(len(radii)) * 2 * np.pi / len(radii)
     return np.array(radii)[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)
 
@@ -54,7 +54,7 @@ POLYGONS = {
 
 
 def figure(name: str, centre: np.ndarray, radius: float, turn: float) -> np.ndarray:
-    """The figure's coverage of each pixel, float32 (32, 32) from 0 to 1.
+    """Draw a figure: its coverage of each pixel, float32 (32, 32) from 0 to 1.
 
     ``centre`` (row, column) and ``radius`` of the circle round the corners are in pixels, ``turn`` in radians. Discs
     and rings are drawn 5 % smaller.
@@ -77,20 +77,20 @@ def figure(name: str, centre: np.ndarray, radius: float, turn: float) -> np.ndar
 
 
 def _draw(
-    part: str, count: int, params: Mapping[str, Any], rng: np.random.Generator, progress: Progress
+    part: str, count: int, params: Mapping[str, Any], rng: np.random.Generator, progress: ProgressCallback
 ) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.empty((count, SIDE, SIDE), np.uint8), synthetic.balanced(count, len(CLASSES))
+    x, y = np.empty((count, SIDE, SIDE), np.uint8), synthetic.balanced_labels(count, len(CLASSES))
     for i, k in enumerate(y):
         centre = (SIDE - 1) / 2 + rng.uniform(-params["shift"], params["shift"], 2)
         mask = figure(CLASSES[k], centre, rng.uniform(params["smallest"], params["largest"]), rng.uniform(0, 2 * np.pi))
-        x[i] = synthetic.lit(mask, rng, params["contrast"], params["noise"])
+        x[i] = synthetic.render_on_grey(mask, rng, params["contrast"], params["noise"])
         if (i + 1) % 1000 == 0 or i + 1 == count:
             progress(f"shapes: {part}", i + 1, count)
     return x, y
 
 
 def radii(params: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The rule that joins the two radii of a source that draws figures."""
+    """Check that the least radius of a source that draws figures does not exceed the greatest."""
     if params["smallest"] > params["largest"]:
         return [("smallest", f"must not exceed largest ({params['largest']:g}), got {params['smallest']:g}")]
     return []
@@ -100,7 +100,7 @@ SOURCE = Source(
     name="shapes",
     summary="discs, rings, triangles, squares, crosses and stars, anywhere, turned and noisy; nothing to download",
     difficulty="medium: linear model 18 %, one hidden layer of 128 reaches 96 %, two of 512 and 256 reach 98 %",
-    load=synthetic.loader("shapes", RULE, _draw, CLASSES, "drawn with scikit-image"),
+    load=synthetic.make_loader("shapes", RULE, _draw, CLASSES, "drawn with scikit-image"),
     classes=lambda params: len(CLASSES),
     relations=radii,
     params=(

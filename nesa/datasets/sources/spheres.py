@@ -1,8 +1,8 @@
-"""spheres: points of concentric spherical shells in any dimension (the paper's section 2: two shells, 10 dimensions).
+"""Generate spheres: points of concentric shells in any dimension (the paper's section 2: two shells, 10 dimensions).
 
 Shell s = 0, 1, ... holds the points with inner + s * spacing <= |x| <= inner + s * spacing + thickness, uniformly in
 volume. Its class is s, or s modulo ``classes``, so that more shells than classes fold the same answer several times
-around the origin: dimension, shells, spacing and thickness are dials of difficulty. The paper gives no radii.
+around the origin: dimension, shells, spacing and thickness set the difficulty. The paper gives no radii.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from nesa.datasets.paths import DataDirs
-from nesa.datasets.source import Arrays, Param, Progress, Source, silent
-from nesa.datasets.synthetic import balanced
+from nesa.datasets.source import Arrays, Param, ProgressCallback, Source, no_progress
+from nesa.datasets.synthetic import balanced_labels
 
 
 def points(rng: np.random.Generator, low: np.ndarray, thickness: float, dimension: int) -> np.ndarray:
-    """float64 (n, D) uniform in the shells low <= |x| <= low + thickness; ``low`` (n,) are the inner radii."""
+    """Draw points float64 (n, D), uniform in shells low <= |x| <= low + thickness; ``low`` (n,): inner radii."""
     direction = rng.standard_normal((len(low), dimension))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     # uniform in volume: |x|^D is uniform between the powers of the radii; in parts of the outer radius, where no
@@ -40,14 +40,14 @@ def load(
     channels: int,
     seed: int,
     data: DataDirs,
-    progress: Progress = silent,
+    progress: ProgressCallback = no_progress,
 ) -> Arrays:
-    """Vectors, float32 (n, D); deterministic in ``seed`` and ``params``. Classes are balanced."""
+    """Generate vectors float32 (n, D), deterministic in ``seed`` and ``params``. Classes are balanced."""
     K = _classes(params)
 
     def part(which: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([seed, which])
-        y = rng.permutation(balanced(count, K))
+        y = rng.permutation(balanced_labels(count, K))
         # the shells of class k are k, k + K, k + 2 K, ... below shells
         shell = y + K * rng.integers(0, (params["shells"] - y - 1) // K + 1)
         x = points(rng, params["inner"] + params["spacing"] * shell, params["thickness"], params["dimension"])

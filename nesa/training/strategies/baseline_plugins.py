@@ -11,8 +11,7 @@ they shrink with the batch size and useful lambdas are large.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,41 +20,10 @@ from torch import Tensor
 
 from nesa.config.curriculum import Curriculum
 from nesa.seeds import derive
-from nesa.training.strategies.shared_model import SharedURN
-from nesa.training.task_data import Batches, Samples, TaskData
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # qpsolvers warns about solvers that nothing here uses
-    from avalanche.core import SupervisedPlugin
-    from avalanche.training.plugins import EWCPlugin, LwFPlugin, ReplayPlugin
-    from avalanche.training.utils import ParamData
-
-
-class InterleavedBatches:
-    """`steps` batches, each one batch of every part, one under the other; a part that ends before begins again."""
-
-    def __init__(self, parts: Sequence[Batches], steps: int):
-        self.parts, self.steps = parts, steps
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        running = [iter(part) for part in self.parts]
-        for _ in range(self.steps):
-            batches = []
-            for i, part in enumerate(self.parts):
-                batch = next(running[i], None)
-                if batch is None:
-                    running[i] = iter(part)
-                    batch = next(running[i])
-                batches.append(batch)
-            yield [torch.cat(column) for column in zip(*batches, strict=True)]
-
-
-def shares(B: int, parts: int) -> list[int]:
-    """B samples over the parts, as evenly as can be, at least one each."""
-    return [max(1, B // parts + (i < B % parts)) for i in range(parts)]
+from nesa.training.batches import Batches, InterleavedBatches, split_evenly
+from nesa.training.strategies.avalanche_api import EWCPlugin, LwFPlugin, ParamData, ReplayPlugin, SupervisedPlugin
+from nesa.training.strategies.models import SharedURN
+from nesa.training.task_data import Samples, TaskData
 
 
 class Naive(SupervisedPlugin):
@@ -79,7 +47,7 @@ class EWC(EWCPlugin):
         }
 
     def load_state_dict(self, state: dict[str, Any], model: SharedURN, learned: Sequence[Any]) -> None:
-        device = model.urn.W.device
+        device = model.network.W.device
         for name, memory in (("importances", self.importances), ("weights", self.saved_params)):
             for task, params in state[name].items():
                 memory[task] = {
@@ -108,7 +76,7 @@ class Replay(ReplayPlugin):
             return
         now = self.curriculum.tasks[strategy.experience.current_experience].name
         parts = [strategy.dataloader]
-        for (task, rows), share in zip(memory.items(), shares(strategy.train_mb_size, len(memory)), strict=True):
+        for (task, rows), share in zip(memory.items(), split_evenly(strategy.train_mb_size, len(memory)), strict=True):
             data, config = self.tasks[task], self.curriculum.tasks[task]
             rows = rows.to(data.train.y.device)
             samples = Samples(data.train.x[rows], data.train.y[rows])

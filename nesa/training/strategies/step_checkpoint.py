@@ -1,187 +1,165 @@
-"""A task in the middle of its training, kept so that a run goes on from that very step, bit for bit.
+"""Checkpoint and restore a partly trained task, bit for bit.
 
-What can be derived is not kept: fixed rows are the accumulation's, the first weights come from (seed, task), the order
-and the changes of the samples from (seed, task, epoch). Kept are the free rows of W, b and the optimiser's moments,
-which neurons have not been dropped, their order, who is computed at which l, who has fired since compaction last
-looked, the counters, and what the epoch in hand has added up so far.
+A checkpoint is a dictionary of what each stateful part returns: the task network with its optimiser, the batches, and
+the plugins. What can be derived is not stored: frozen rows are the accumulation's, the first weights come from (seed,
+task), the order and the augmentation of the samples from (seed, task, epoch).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from nesa.interrupts import DelayedInterrupt
 from nesa.training.sparse_tensors import pack, unpack
-from nesa.training.strategies.neural_pruning import Healing, NeuralPruning, SupervisedPlugin
+from nesa.training.strategies.avalanche_api import SupervisedPlugin
+from nesa.training.strategies.models import GrowingURN
 
-if TYPE_CHECKING:
-    from nesa.training.strategies.template import LRSchedulePlugin, TrainingLogPlugin
-
-EVERY = 30.0  # seconds of training between two of these, at least: at ends of epochs where they are small,
-LONG = 600.0  # and anywhere else
+INTERVAL = 30.0  # seconds of training between two checkpoints, at least
 SHARE = 0.02  # of the training time that they may take
-SPEED = 100e6  # bytes a second, until the first has been timed: a slow disk
+DISK_SPEED = 100e6  # bytes a second, until the first has been timed: a slow disk
 
 State = dict[str, Any]
 
 
-class StepCheckpointPlugin(SupervisedPlugin, supports_distributed=True):
-    """Calls `save(state)` after steps, as often as EVERY, LONG and SHARE allow, and before it obeys `stop`; comes after
-    the plugins it is given."""
+class Stateful(Protocol):
+    """A part of the training whose state is numbers, text, None and tensors on the CPU."""
 
-    def __init__(
-        self,
-        schedule: LRSchedulePlugin,
-        pruning: NeuralPruning,
-        observer: TrainingLogPlugin,
-        save: Callable[[State], None] | None,
-        stop: DelayedInterrupt | None = None,
-    ):
+    def state_dict(self) -> State: ...
+    def load_state_dict(self, state: State, /) -> None: ...
+
+
+class StepCheckpointPlugin(SupervisedPlugin, supports_distributed=True):
+    """Calls `save(state)` after steps, as often as INTERVAL and SHARE allow, and before a pending interrupt is raised.
+
+    Must be the last plugin: its state is that of the others after their hooks of the same step. save: None where no
+    checkpoint can be made."""
+
+    def __init__(self, save: Callable[[State], None] | None, interrupt: DelayedInterrupt | None = None):
         super().__init__()
-        self.schedule, self.pruning, self.observer, self.save = schedule, pruning, observer, save
-        self.stop = stop or DelayedInterrupt()
-        self.batches = 0  # of the pass in hand that are done, 1 to all of them
-        self.cost, self.last = 0.0, time.perf_counter()
+        self.save, self.interrupt = save, interrupt or DelayedInterrupt()
+        self.parts: Mapping[str, Stateful] = {}  # restored in this order
 
     def before_training_exp(self, strategy, **kwargs) -> None:
-        task_network = strategy.model.task_network
-        self.cost = 3 * 4 * task_network.W.numel() / SPEED
+        self.cost = 3 * 4 * strategy.model.task_network.W.numel() / DISK_SPEED
         self.last = time.perf_counter()
 
     def before_training_iteration(self, strategy, **kwargs) -> None:
-        self.stop.deferred = self.save is not None
+        self.interrupt.deferred = self.save is not None
 
     def after_training_iteration(self, strategy, **kwargs) -> None:
-        self.batches = self.batches % len(strategy.dataloader) + 1
-        self._keep(strategy)
+        now = time.perf_counter()
+        due = now - self.last >= max(INTERVAL, self.cost / SHARE) and _is_small(strategy.optimizer)
+        if self.save is not None and (due or self.interrupt.pending is not None) and _is_finite(strategy.model):
+            self.save(self.state_dict())
+            self.last = time.perf_counter()
+            self.cost = self.last - now
+            self.interrupt.saved = self.interrupt.pending is not None
+        self.interrupt.raise_if_pending()
 
     def after_training_exp(self, strategy, **kwargs) -> None:
-        self.stop.deferred = False
-        self.stop.raise_if_pending()
+        self.interrupt.deferred = False
+        self.interrupt.raise_if_pending()
 
-    def _keep(self, strategy) -> None:
-        began = time.perf_counter()
-        small = getattr(strategy.optimizer, "condensed", True) is not None  # or never is, under torch's optimisers
-        wait = EVERY if small and self.batches == len(strategy.dataloader) else LONG
-        due = began - self.last >= max(wait, self.cost / SHARE)
-        if self.save is not None and (due or self.stop.asked is not None) and _finite(strategy.model.task_network):
-            self.save(self.state(strategy))
-            self.last = time.perf_counter()
-            self.cost = self.last - began
-            self.stop.saved = self.stop.asked is not None
-        self.stop.raise_if_pending()
+    def state_dict(self) -> State:
+        """Return {name: state of the part}."""
+        return {name: part.state_dict() for name, part in self.parts.items()}
 
-    def state(self, strategy) -> State:
-        """Tensors, numbers and text only. W, b and moments: free rows (n_free, n), packed; fired and silent: (I, n) or
-        None. Moments of synapses that healing leaves out decide nothing and are left out; where the optimiser has just
-        been condensed, those of zero weights are a row and a column."""
-        model, task_network, observer = strategy.model, strategy.model.task_network, self.observer
-        healing = self.pruning._healing
-        free = (~task_network.frozen).to(task_network.W.device)
-        condensed = getattr(strategy.optimizer, "condensed", None) or {}
+    def restore(self, strategy, state: State) -> int:
+        """Restore all parts of a task whose network has just been created; returns how many epochs are done."""
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        strategy.optimized_param_id = dict(strategy.model.named_parameters())
+        done = min(strategy.dataloader.epoch, strategy.train_epochs)
+        strategy.clock.train_exp_epochs = done
+        return done
 
-        def rows(name: str, value: Any, p: Tensor) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            if value.shape != p.shape:
-                return value.detach().cpu()
-            value = value[free]
-            if p is task_network.W and name in condensed:
-                outer = condensed[name] and (condensed[name][0][free].cpu(), condensed[name][1].cpu())
-                return {"at": value[p.data[free] != 0].cpu(), "outer": outer}
-            return pack(
-                value * task_network.mask[free] if task_network.mask is not None and p is task_network.W else value
-            )
 
-        parameters = {"W": task_network.W, "b": task_network.b}
+class TaskNetworkState:
+    """The free rows of a task network and of the moments of its optimiser, and which neurons are computed when."""
+
+    def __init__(self, model: GrowingURN, optimizer: torch.optim.Optimizer, track_activity: Callable[[Any], None]):
+        self.model, self.optimizer, self.track_activity = model, optimizer, track_activity
+
+    def state_dict(self) -> State:
+        """W, b and moments: free rows (n_free, n), packed; active and inactive: (I, n) or None.
+
+        Moments of synapses outside of the mask decide nothing and are left out."""
+        network = self.model.task_network
+        free = self._free()
+        tracker, inactive = network.tracker, network.inactive
+        feedforward = network.layout.layers is not None  # its inactive neurons follow from its layers
         return {
-            "epochs": strategy.dataloader.epoch - 1,  # that are done; `batches` are of the next one
-            "batches": self.batches,
-            "index": model.index,
-            **{name: pack(p.data[free]) for name, p in parameters.items()},
+            "index": self.model.index,
+            **{name: pack(p.data[free]) for name, p in self._parameters().items()},
             "optimizer": {
-                name: {key: rows(key, value, p) for key, value in strategy.optimizer.state.get(p, {}).items()}
-                for name, p in parameters.items()
+                name: {key: self._packed(key, value, p, free) for key, value in self.optimizer.state.get(p, {}).items()}
+                for name, p in self._parameters().items()
             },
-            "fired": None if task_network.tracker is None else pack(task_network.tracker.fired),
-            "silent": None
-            if task_network.inactive is None or task_network.layout.layers is not None
-            else pack(task_network.inactive),
-            "steps": [self.schedule.steps, self.pruning._steps, observer.steps],
-            "sums": {key: _plain(getattr(observer, key)) for key in observer.SUMS},
-            "seconds": time.perf_counter() - observer.started,
-            "healing": healing
-            and {
-                "fields": healing.fields,
-                "score": healing.score,
-                "W": pack(healing.W[free]),
-                "b": pack(healing.b[free]),
-            },
+            "active": None if tracker is None else pack(tracker.fired),
+            "inactive": None if inactive is None or feedforward else pack(inactive),
         }
 
-    def take_up(self, strategy, state: State) -> int:
-        """Puts a worker that has just been drawn, its optimiser and the counters into `state`; returns the number of
-        epochs of training that are done."""
-        model, task_network, optimizer, observer = (
-            strategy.model,
-            strategy.model.task_network,
-            strategy.optimizer,
-            self.observer,
-        )
-        model.keep(state["index"], optimizer)
-        free = (~task_network.frozen).to(task_network.W.device)
-        for name, p in (("W", task_network.W), ("b", task_network.b)):
+    def load_state_dict(self, state: State) -> None:
+        self.model.keep(state["index"], self.optimizer)
+        free = self._free()
+        for name, p in self._parameters().items():
             p.data[free] = unpack(state[name]).to(p.device)
-            optimizer.state[p] = {
-                key: _whole(value, p, free) if isinstance(value, dict) else value
+            self.optimizer.state[p] = {
+                key: _all_rows(value, p, free) if isinstance(value, dict) else value
                 for key, value in state["optimizer"][name].items()
             }
-        strategy.optimized_param_id = dict(model.named_parameters())
-        self.pruning._watch(task_network)
-        if task_network.tracker is not None and state["fired"] is not None:
-            task_network.tracker.fired.copy_(unpack(state["fired"]))
-        if state.get("silent") is not None:
-            task_network.set_inactive(unpack(state["silent"]))
-        self.schedule.steps, self.pruning._steps, observer.steps = state["steps"]
-        for key, value in state["sums"].items():
-            setattr(observer, key, value.to(strategy.device) if isinstance(value, Tensor) else value)
-        loader = strategy.dataloader
-        observer.started = time.perf_counter() - state["seconds"]
-        loader.epoch, loader.skip = state["epochs"], state["batches"]
-        observer.epoch = strategy.clock.train_exp_epochs = trained = min(state["epochs"], strategy.train_epochs)
-        self.batches = state["batches"]
-        if (healing := state["healing"]) is not None:
-            W, b = task_network.W.data.clone(), task_network.b.data.clone()
-            W[free], b[free] = unpack(healing["W"]).to(W.device), unpack(healing["b"]).to(b.device)
-            self.pruning._healing = Healing(healing["fields"], W, b, healing["score"], state["epochs"] - trained)
-        return trained
+        network = self.model.task_network
+        self.track_activity(network)
+        if network.tracker is not None and state["active"] is not None:
+            network.tracker.fired.copy_(unpack(state["active"]))
+        if state["inactive"] is not None:
+            network.set_inactive(unpack(state["inactive"]))
+
+    def _parameters(self) -> dict[str, torch.nn.Parameter]:
+        return {"W": self.model.task_network.W, "b": self.model.task_network.b}
+
+    def _free(self) -> Tensor:
+        network = self.model.task_network
+        return (~network.frozen).to(network.W.device)
+
+    def _packed(self, key: str, value: Any, p: Tensor, free: Tensor) -> Any:
+        """Of factored moments, what non-zero weights have, and the row and column whose outer product the others have."""
+        if not isinstance(value, Tensor):
+            return value
+        if value.shape != p.shape:
+            return value.detach().cpu()
+        network, value = self.model.task_network, value[free]
+        factored = getattr(self.optimizer, "factored", {}) if p is network.W else {}
+        if key in factored:
+            outer = factored[key] and (factored[key][0][free].cpu(), factored[key][1].cpu())
+            return {"of_nonzero": value[p.data[free] != 0].cpu(), "outer": outer}
+        return pack(value if network.mask is None or p is not network.W else value * network.mask[free])
 
 
-def _finite(task_network) -> bool:
-    """A state that has diverged is not worth keeping: the last good one stays."""
-    return bool(torch.isfinite(task_network.W.data).all() and torch.isfinite(task_network.b.data).all())
-
-
-def _plain(value: Any) -> Any:
-    return value.detach().cpu() if isinstance(value, Tensor) else value
-
-
-def _whole(state: State, p: Tensor, free: Tensor) -> Tensor:
-    """A moment of all rows; those of fixed rows have never been touched."""
-    whole = torch.zeros_like(p)
-    if "at" not in state:
-        whole[free] = unpack(state).to(p.device)
-        return whole
-    values, outer = state["at"].to(p.device), state["outer"]
-    rows = torch.zeros_like(p[free]) if outer is None else torch.outer(*(part.to(p.device) for part in outer))
-    rows[p.data[free] != 0] = values
+def _all_rows(packed: State, p: Tensor, free: Tensor) -> Tensor:
+    """A moment of all rows; those of frozen rows have never been touched."""
+    whole, rows = torch.zeros_like(p), torch.zeros_like(p[free])
+    if "of_nonzero" not in packed:
+        rows = unpack(packed).to(p.device)
+    else:
+        if packed["outer"] is not None:
+            rows = torch.outer(*(part.to(p.device) for part in packed["outer"]))
+        rows[p.data[free] != 0] = packed["of_nonzero"].to(p.device)
     whole[free] = rows
     return whole
 
 
-__all__ = ["StepCheckpointPlugin"]
+def _is_small(optimizer: torch.optim.Optimizer) -> bool:
+    """Where moments are factored now and then, a checkpoint waits for that."""
+    return not getattr(optimizer, "factored_moments", False) or bool(getattr(optimizer, "factored", None))
+
+
+def _is_finite(model: GrowingURN) -> bool:
+    """A state that has diverged is not worth saving: the last good one stays."""
+    network = model.task_network
+    return bool(torch.isfinite(network.W.data).all() and torch.isfinite(network.b.data).all())

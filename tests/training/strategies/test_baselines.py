@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from nesa.training.strategies.shared_model import MIXED, SharedURN
 from torch.nn.functional import cross_entropy, kl_div
 
 from nesa.config.curriculum import Augment, Curriculum, Input, Learner, Network, Penalties, Task, Training
@@ -15,7 +16,6 @@ from nesa.run_folder.checkpoint import save
 from nesa.training.accumulation import Accumulation
 from nesa.training.strategies.baseline_plugins import InterleavedBatches, Replay, shares
 from nesa.training.strategies.baselines import BaselineLearner, weight_cost
-from nesa.training.strategies.shared_model import MIXED, SharedURN
 from nesa.training.task_data import Batches, TaskData, from_arrays
 from urn.layout import Layout
 from urn.network import URN

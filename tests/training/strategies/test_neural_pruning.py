@@ -124,7 +124,7 @@ def test_moments_are_condensed_at_ends_of_epochs_so_many_steps_apart(monkeypatch
     """An epoch has 6 steps here: at least 10 steps are two epochs, and healing is over before it has come to that."""
     steps: list[int] = []
     monkeypatch.setattr("nesa.training.strategies.neural_pruning.CONDENSE", 10)
-    monkeypatch.setattr(Proximal, "condense", lambda self: steps.append(int(self.state[self.urn.W]["step"])))
+    monkeypatch.setattr(Proximal, "factor_moments", lambda self: steps.append(int(self.state[self.urn.W]["step"])))
     penalty = Penalty("prox_decoupled", weight=0.3, activity=0.01)
     weights_along_a_task(lambda urn: Proximal(urn.task_network, "adam", 0.01), penalty, compaction=False)
     assert steps == list(range(12, 6 * EPOCHS + 1, 12)) and steps

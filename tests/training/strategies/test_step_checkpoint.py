@@ -24,11 +24,11 @@ from nesa.config.curriculum import Curriculum
 from nesa.errors import RunFailed
 from nesa.experiment.run import resume, run
 from nesa.experiment.session import Session
-from nesa.inference.saved_run import EARLIER, FILM, TRAINING
 from nesa.run_folder.checkpoint import load_checkpoint
 from nesa.run_folder.digest import digest
 from nesa.run_folder.events import read_events
-from nesa.run_folder.tables import read_accumulation
+from nesa.run_folder.layout import ANIMATION, EARLIER, TRAINING
+from nesa.run_folder.reader import StoredRun
 from nesa.training.sparse_tensors import unpack
 from nesa.training.strategies import step_checkpoint
 from nesa.training.strategies.neural_pruning import NeuralPruning
@@ -107,7 +107,7 @@ def same(folder: Path, whole: Path) -> None:
     assert small_run.rows(folder) == small_run.rows(whole)
     for task in ("five", "six"):
         assert digest(load_checkpoint(folder, task)) == digest(load_checkpoint(whole, task))
-        assert not {TRAINING, EARLIER, FILM} & {path.name for path in (folder / "tasks" / task).iterdir()}
+        assert not {TRAINING, EARLIER, ANIMATION} & {path.name for path in (folder / "tasks" / task).iterdir()}
 
 
 TASK = 5 * 72  # optimiser steps of a task: four epochs and one of healing
@@ -176,7 +176,7 @@ def test_compaction_has_dropped_neurons_and_its_window_was_open(place, tmp_path)
     n, fired = len(kept["index"]), unpack(kept["fired"])
     assert n < 8 * 8 * 4 + 5 and fired.shape == (3, n) and bool(fired.any())
     assert unpack(kept["silent"]).shape == (3, n) and bool(unpack(kept["silent"]).any())
-    assert any(row["neurons_claimed"] > 10 for row in read_accumulation(place / "whole"))
+    assert any(row["neurons_claimed"] > 10 for row in StoredRun(place / "whole").rows)
     W, moments = unpack(kept["W"]), kept["optimizer"]["W"]
     left = int((W != 0).sum())
     assert W.shape == (n, n) and left < 0.9 * n * n
@@ -227,14 +227,14 @@ def test_each_part_of_what_is_kept_matters(place, tmp_path, step, change):
 def test_the_animation_goes_on_too(place, tmp_path, lost, frames):
     """Kept was step 144, before the second epoch was told; without film.pt, which is said, what follows is filmed."""
     folder = stopped(place, tmp_path / "run", "step 150")
-    film, ear, films = folder / "tasks" / "five" / FILM, Ear(), []
+    film, ear, films = folder / "tasks" / "five" / ANIMATION, Ear(), []
     if lost:
         film.write_bytes(film.read_bytes()[:1000])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Session, "_draw", lambda self, *_: films.append(self.film))
         assert resumed(place, folder, ear) == 2 * TASK - 144
     assert [frame.label for frame in films[0].frames] == [f"epoch {k}" for k in range(1, 5)][-frames:]
-    assert any(f"{FILM}: " in text and text.endswith("begins where it goes on") for text in ear.said) == lost
+    assert any(f"{ANIMATION}: " in text and text.endswith("begins where it goes on") for text in ear.said) == lost
     assert without_warnings(folder) == without_warnings(place / "whole") and not film.exists()
 
 
