@@ -47,8 +47,10 @@ from nesa.run_folder.checkpoint import save
 from nesa.seeds import derive
 from nesa.training import evaluation
 from nesa.training.accumulation import Accumulation
-from nesa.training.strategies.template import Pruning, make_learner
-from nesa.training.task_data import Batches, Samples, TaskData
+from nesa.training.batches import Batches
+from nesa.training.strategies.learner import make_learner
+from nesa.training.strategies.pruning_learner import PruningLearner
+from nesa.training.task_data import Samples, TaskData
 from urn.layout import Distance
 from urn.measures import structure
 from urn.network import URN
@@ -169,7 +171,7 @@ class Study:
             row: dict[str, Any] = dict.fromkeys(
                 ("accuracy_val_before", "accuracy_test_before", "accuracy_val", "accuracy_test", *MEASURED)
             )
-            if isinstance(learner, Pruning):
+            if isinstance(learner, PruningLearner):
                 row |= {key: heard["settled"][key] for key in ("accuracy_val_before", "accuracy_test_before")}
                 metric = Distance(curriculum.penalties.beta, 1.0)
                 margin, null = curriculum.learner.margin, derive(curriculum.seed, "null")
@@ -220,7 +222,7 @@ class Study:
             return Accumulation.from_state_dict(torch.load(self.kept(k), weights_only=True))
         accumulation, place = make_accumulation(self.curriculum, self.tasks), torch.device("cpu")
         learner = make_learner(self.curriculum, self.tasks, accumulation, place, lambda name, fields: None)
-        assert isinstance(learner, Pruning)
+        assert isinstance(learner, PruningLearner)
         for earlier in range(k):
             learner.train(earlier)
             if self.keep is not None:

@@ -60,7 +60,7 @@ def test_two_processes_leave_the_run_that_one_leaves(place):
     assert len(rows[0]) == 2 and all(row["neurons_claimed"] > 0 for row in rows[0])
 
 
-def test_rival_learners_train_on_one_process(monkeypatch, place):
+def test_baseline_learners_train_on_one_process(monkeypatch, place):
     given = load(place / "small.yaml", ["learner.name=naive"])
     monkeypatch.setattr(distributed, "world", lambda: 2)
     with pytest.raises(UserError, match="naive trains on one process"):

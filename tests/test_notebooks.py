@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import small_run
 
-
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
@@ -34,7 +33,7 @@ def test_the_notebook_runs_from_top_to_bottom(path, trained):
         exec(compile("".join(cell["source"]), f"{path.name}, code cell {number}", "exec"), names)
     assert names["run"].names == ["five"]
     assert (names["logits"] - names["probe"]["logits"]).abs().max() == 0, "the run's own answers"
-    assert names["fields"].shape == (names["rows"][0]["neurons_claimed"], 64) and names["figure"].axes
+    assert names["fields"].shape == (names["stored"].rows[0]["neurons_claimed"], 64) and names["figure"].axes
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -45,13 +45,13 @@ def compact(network: URN, optimizer: torch.optim.Optimizer | None = None) -> Ten
     """Drop the free hidden neurons that the network's tracker has not found active.
 
     Returns the local indices (n,) of those that are left."""
-    kept = _active_or_fixed(network)
+    kept = _active_or_frozen(network)
     if len(kept) < network.S:
         keep_only(network, kept, optimizer)
     return kept
 
 
-def _active_or_fixed(network: URN) -> Tensor:
+def _active_or_frozen(network: URN) -> Tensor:
     """Local indices of the neurons that must stay: active ones, frozen ones, inputs and ports."""
     keep = network.tracker.active() | network.frozen
     keep[network.layout.inputs] = True
@@ -85,7 +85,7 @@ def set_active_sets(network: URN, optimizer: torch.optim.Optimizer) -> Tensor:
     last[(kind == 0) | (kind == 3)] = I - 1
     if bool((~network.still())[layout.inputs].any()):
         last[frozen] = I - 1
-    staying = _active_or_fixed(network)
+    staying = _active_or_frozen(network)
     order = staying[(kind * 2 * I + torch.where(kind == 2, I - last, last))[staying].argsort(stable=True)]
     if len(order) < network.S or bool((order.diff() != 1).any()):
         keep_only(network, order, optimizer)

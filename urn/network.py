@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from urn.kernel import GradientBuffer, PassOptions, RecurrentKernel, Tracker
+from urn.kernel import GradientBuffer, PassOptions, RecurrentKernel
 from urn.layout import Layout
 from urn.penalties import Penalty, early_readouts
 from urn.plan import GradientSupport, Plan, as_index, make_plan
@@ -104,8 +104,8 @@ class URN(nn.Module):
                     f"{self.update.name} and {self.iterations}"
                 )
             self.inactive = layout.layer != torch.arange(self.iterations)[:, None]
-        self.tracker: Tracker | None = None  # a urn.compaction.ActivityTracker in training
-        self._reached: set[GradientSupport | None] = set()  # by the forward passes since the last step
+        self.tracker: Any = None  # a urn.compaction.ActivityTracker in training
+        self._supports: set[GradientSupport | None] = set()  # of the passes since the last step
         self._plans: dict[tuple, Plan] = {}
         self._buffer = GradientBuffer()
         self._frozen_values = None
@@ -158,8 +158,8 @@ class URN(nn.Module):
 
     def take_gradient_support(self) -> GradientSupport | None:
         """Return the rectangles of W outside of which the passes since the last call gave no gradient, or None."""
-        reached, self._reached = self._reached, set()
-        return reached.pop() if len(reached) == 1 else None
+        supports, self._supports = self._supports, set()
+        return supports.pop() if len(supports) == 1 else None
 
     # --- outputs -------------------------------------------------------------------------------------------------
 
@@ -197,15 +197,15 @@ class URN(nn.Module):
                 self.tracker.update(level, slice(None), states[level])
         last = self.iterations + 1 if penalty.literal else self.iterations
         terms = [costs[level] * states[level][:, counted].abs().sum() for level in range(1, last)]
-        self._reached.add(None)
+        self._supports.add(None)
         return torch.stack([N[:, index] for N in states[1:]]), sum(terms, self.W.new_zeros(()))
 
     def _planned_pass(self, x: Tensor, port: Port, costs: Sequence[float], every: bool) -> tuple[Tensor, Tensor]:
         """Readouts, (I, B, D_out) or the last alone, and activity term; computes what the plan says."""
         training, plan = torch.is_grad_enabled(), self._plan(port)
         if training:
-            narrowed = self._narrowed() and self.layout.layers is None
-            self._reached.add(plan.gradient_support if narrowed else None)
+            leaves_out = self._leaves_out() and self.layout.layers is None
+            self._supports.add(plan.gradient_support if leaves_out else None)
         options = PassOptions(
             costs=tuple(costs),
             every=every,
@@ -299,14 +299,14 @@ class URN(nn.Module):
 
     def _plan(self, port: Port) -> Plan:
         layout, I = self.layout, self.iterations
-        narrowed = self._narrowed()
-        key = (port, self.W.device, narrowed)
+        leaves_out = self._leaves_out()
+        key = (port, self.W.device, leaves_out)
         if key not in self._plans:
             sends = ~self.still()
             for other in layout.ports.values():
                 sends[other] = False
             computed = [sends] * I
-            if narrowed:
+            if leaves_out:
                 assert self.inactive is not None
                 computed = [sends & ~self.inactive[level].cpu() for level in range(I)]
             if self.update.residual_input and I > 1 and bool(sends[layout.inputs].any()):
@@ -325,7 +325,7 @@ class URN(nn.Module):
             )
         return self._plans[key]
 
-    def _narrowed(self) -> bool:
+    def _leaves_out(self) -> bool:
         return self.inactive is not None and (not self.compute_all_now or self.layout.layers is not None)
 
     def still(self) -> Tensor:

@@ -37,7 +37,7 @@ class LevelPlan:
     Columns of W: `senders` (n_senders of them) are `frozen` (n_frozen of them) followed by `free`. Rows of W, those of
     this process alone: `own_frozen` (own_n_frozen of them) and `own_free`, own_n in all; in one process they are all.
     row_index, row_index_free: which rank has which of the senders, and of the free ones. counted: 1.0 for each own_free
-    that the activity term counts. shown: where input neurons that are active themselves stand in `senders`, and which
+    that the activity term counts. shown: where active input neurons are in `senders`, and which
     components of x the residual input rule adds to them; None where there are none."""
 
     senders: Index

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from nesa.config.loader import load
 from nesa.datasets.registry import DataDirs
 from nesa.datasets.registry import load as load_task
-from nesa.training.strategies.template import make_penalty
+from nesa.training.build import make_penalty
 from urn.compaction import FULL_PASS_INTERVAL, ActivityTracker, compact, set_active_sets, update_full_pass
 from urn.layout import Layout
 from urn.network import URN

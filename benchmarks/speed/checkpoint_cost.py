@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from nesa.config.loader import load
+from nesa.experiment import task_figures
 from nesa.experiment.run import run
 from nesa.experiment.session import Session
 from nesa.progress import Progress
@@ -83,7 +84,7 @@ def main() -> None:
     RunWriter.checkpoint = checkpoint  # type: ignore[method-assign]
     StepCheckpointPlugin._keep = timed(keep, "inside")  # type: ignore[method-assign]
     Session._save = timed(save, "end")  # type: ignore[method-assign]
-    Session._draw = lambda *_: None  # type: ignore[method-assign]
+    task_figures.draw = lambda *_: None  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as out, Progress(quiet=True) as progress:
         began = time.perf_counter()
         folder = run(curriculum, out=Path(out), name="run", progress=progress)

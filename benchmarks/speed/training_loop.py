@@ -25,9 +25,11 @@ from torch import nn
 from nesa.config.curriculum import Curriculum, Input, Learner, Network, Penalties, Task, Training
 from nesa.datasets.registry import Arrays
 from nesa.training.accumulation import Accumulation
+from nesa.training.batches import Batches
+from nesa.training.build import make_optimizer, make_penalty
 from nesa.training.strategies.baselines import BaselineLearner
-from nesa.training.strategies.template import experiences, make_optimizer, make_penalty
-from nesa.training.task_data import Batches, TaskData, from_arrays
+from nesa.training.strategies.template import experiences
+from nesa.training.task_data import TaskData, from_arrays
 from urn.layout import Layout
 
 with warnings.catch_warnings():
@@ -85,7 +87,11 @@ def learner(data: TaskData, S: int, B: int, stopwatch: Stopwatch) -> BaselineLea
 
 
 def bare(made: BaselineLearner, data: TaskData, B: int, stopwatch: Stopwatch) -> None:
-    urn, criterion, penalty = made.model.network, nn.CrossEntropyLoss(), make_penalty(made.curriculum.tasks[0].penalties)
+    urn, criterion, penalty = (
+        made.model.network,
+        nn.CrossEntropyLoss(),
+        make_penalty(made.curriculum.tasks[0].penalties),
+    )
     optimizer = make_optimizer(made.curriculum.tasks[0], urn)
     for x, y, _ in Batches(data, data.train, B, 0):
         optimizer.zero_grad()

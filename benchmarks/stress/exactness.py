@@ -72,7 +72,7 @@ def combination(optimizer: str, update: str, compaction: bool, seed: int) -> lis
         window=2,
         compaction=compaction,
         validation=lambda experience: tasks[experience.current_experience],
-        report=lambda name, fields: None,
+        on_event=lambda name, fields: None,
     )
     train = naive(model, [plugin], OPTIMIZERS[optimizer](model, 0.01), B, EPOCHS)
     probes, references = [x[:17] for x, _ in tasks], []

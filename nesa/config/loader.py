@@ -77,7 +77,7 @@ def dump(curriculum: Curriculum) -> str:
     return yaml.dump(resolved, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+def _represent_text(dumper: Any, text: Any) -> yaml.Node:
     style = "'" if core_type(text) != "str" or is_misleading(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
 
@@ -213,7 +213,7 @@ class CurriculumReader:
                 values[key] = convert(cls, key, child)
             except ConversionError as error:
                 self.add_problem((*path, key), str(error), error.place)
-        defaults = {f.name: getattr(base, f.name, f.default) for f in fields(cls)}
+        defaults = {f.name: getattr(base, f.name, f.default) for f in fields(cls)}  # type: ignore[arg-type]
         for key, child in params.items():
             values[key] = self._read_params((*path, key), child, _param_types(cls, key, defaults | values))
         if base is not None:

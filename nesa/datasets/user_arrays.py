@@ -74,7 +74,7 @@ def convert_arrays(
     else:
         for name, x in samples.items():
             _check_image_shape(x, f"{where}: {name}")
-        scale = choose_scale(samples, where)
+        scale = decide_scale(samples, where)
         made = {}
         for name, x in samples.items():
             values, clipped = to_bytes(x[..., 0] if x.ndim == 4 and x.shape[3] == 1 else x, scale)
@@ -134,8 +134,8 @@ def _check_image_shape(x: np.ndarray, where: str) -> None:
         raise DataError(f"{where}: expected images (n, H, W), (n, H, W, 1) or (n, H, W, 3), got shape {x.shape}{hint}")
 
 
-def choose_scale(samples: Mapping[str, np.ndarray], where: str) -> Scale:
-    """Choose one scale for all images. Raises DataError where they fit none, and where the parts have two."""
+def decide_scale(samples: Mapping[str, np.ndarray], where: str) -> Scale:
+    """Decide one scale for all images. Raises DataError where they fit none, and where the parts have two."""
     ranges = {name: (float(x.min()), float(x.max())) for name, x in samples.items() if len(x)}
     if not ranges:
         return BYTES
@@ -173,7 +173,7 @@ def to_bytes(x: np.ndarray, scale: Scale) -> tuple[np.ndarray, int]:
         return x, 0
     if x.dtype.kind == "b":
         return x.astype(np.uint8) * np.uint8(255), 0
-    outside = np.count_nonzero((x < scale.low) | (x > scale.high))
+    outside = int(np.count_nonzero((x < scale.low) | (x > scale.high)))
     clipped = np.clip(x, scale.low, scale.high) if outside else x
     if scale == BYTES:
         return np.round(clipped).astype(np.uint8), outside

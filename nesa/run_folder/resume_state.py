@@ -105,8 +105,8 @@ def last_state(folder: Path, events: Sequence[Event]) -> tuple[int, dict[str, An
 def last_step(folder: Path, events: Sequence[Event], after: int) -> tuple[dict[str, Any] | None, list[str]]:
     """Find the last state inside a partly trained task, and a note for each damaged file that was passed over.
 
-    Its events[: state["count"]] must be unchanged. after: number of events of finished tasks. `"film"` in the state: the
-    arguments of nesa.figures.animation.Animation, or None."""
+    Its events[: state["count"]] must be unchanged. after: number of events of finished tasks. `"film"` in the state:
+    the arguments of nesa.figures.animation.Animation, or None."""
     started = [event["task"] for event in events[after:] if event["event"] == "task_started"]
     notes: list[str] = []
     for name in (TRAINING, EARLIER):

@@ -1,4 +1,4 @@
-"""nesa.config.loader: what the door lets in, and every mistake with its own sentence at its own place."""
+"""nesa.config.loader: what is read, and every mistake with its own sentence at its own place."""
 # ruff: noqa: E501  (a mistake, its place and its sentence stand on one line)
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def test_anchors_and_merge_keys(tmp_path):
     assert curriculum.tasks[1].training == replace(curriculum.training, epochs=5)
 
 
-def test_rival_parameters_have_defaults(tmp_path):
+def test_baseline_parameters_have_defaults(tmp_path):
     path = write(tmp_path, GOOD)
     assert load(path, ["learner.name=ewc"]).learner == Learner(name="ewc", margin=0.02, params={"lambda": 1.0})
     assert load(path, ["learner.name=lwf", "learner.params.alpha=2"]).learner.params == {"alpha": 2, "temperature": 2.0}
@@ -373,7 +373,7 @@ def test_each_mistake_has_its_sentence_and_its_place(tmp_path, case):
         ({3: "input: {size: [64]}"}, 15, "tasks[0].source", "images"),
     ],
 )  # fmt: skip
-def test_sources_are_asked(tmp_path, lines, line, key, part):
+def test_sources_check_their_parameters(tmp_path, lines, line, key, part):
     found = problems(write(tmp_path, edited(lines)))
     assert any((one[0], one[2]) == (line, key) and part in one[3] for one in found), "\n".join(map(str, found))
 

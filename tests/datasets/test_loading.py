@@ -642,7 +642,7 @@ def test_doubtful_data_are_used_with_a_warning(data):
         assert given(data).notes == ()
 
 
-def test_the_last_door_checks_what_any_source_returns():
+def test_arrays_of_any_source_are_validated():
     good = Arrays(GREY[:20], GOOD["train_y"], GREY[20:29], GOOD["test_y"], ("a", "b", "c"))
     assert checks.check_arrays(good, "x", (6, 5), 1).notes == ()
     with pytest.raises(DataError, match=r"expected images \(6, 5, 3\) of uint8, got \(6, 5\) of uint8"):

@@ -20,8 +20,8 @@ from nesa.analysis.comparison import WHOLE, task_values
 from nesa.config.curriculum import Curriculum
 from nesa.config.loader import extend_curriculum, load
 from nesa.errors import CurriculumError, DataError, RunFolderError, UserError
+from nesa.experiment import task_figures
 from nesa.experiment.run import extend, resume, run
-from nesa.experiment.session import Session
 from nesa.inference.saved_run import load as load_run
 from nesa.reports.run_report import report
 from nesa.run_folder.events import finish_event, read_events, start_event
@@ -37,7 +37,7 @@ BETWEEN = ("run_started", "run_finished", "extended", "checkpointed")  # what di
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr(Session, "_draw", lambda *_: None)
+    monkeypatch.setattr(task_figures, "draw", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def place(tmp_path_factory) -> Path:
     for name in small_run.CLASSES:
         (place / f"{name}.yaml").write_text(TASK.format(name))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)
+        patch.setattr(task_figures, "draw", lambda *_: None)
         run(small_run.curriculum(place, tasks=("five",)), out=place, name="one", data=place / "data", film=False)
         for before, task, after in (("one", "six", "two"), ("two", "ten", "three")):
             shutil.copytree(place / before, place / after)
@@ -195,7 +195,7 @@ def test_while_an_extension_is_under_way_no_reader_says_finished(place, one, mon
 @pytest.mark.parametrize("moment", ["extended 1", "step 5", "file six", "checkpointed 1"])
 def test_an_interrupted_extension_is_resumed_to_the_same_result(place, one, monkeypatch, moment):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)
+        patch.setattr(task_figures, "draw", lambda *_: None)
         stop_at(patch, moment, interrupt)
         with pytest.raises(KeyboardInterrupt):
             longer(place, one, "six")
@@ -227,7 +227,7 @@ def test_killed_between_the_event_and_the_curriculum(place, one):
 def test_a_checkpoint_from_before_the_extension_that_is_damaged_is_passed_over(place, one):
     """Stopped in the extension: its own tasks and the damaged one are trained again, and all promises hold."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)
+        patch.setattr(task_figures, "draw", lambda *_: None)
         stop_at(patch, "checkpointed 1", interrupt)
         with pytest.raises(KeyboardInterrupt):
             longer(place, Path(shutil.copytree(place / "two", one.with_name("two"))), "ten")

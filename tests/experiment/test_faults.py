@@ -17,14 +17,14 @@ from interruption import Ear, interrupt, same_result, stop_at, without_warnings
 
 from nesa.cli.commands import main
 from nesa.errors import DataError, RunFailed, RunFolderError, UserError
+from nesa.experiment import task_figures
 from nesa.experiment.run import resume, run
-from nesa.experiment.session import Session
 from nesa.verification.verify import verify
 
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr(Session, "_draw", lambda *_: None)
+    monkeypatch.setattr(task_figures, "draw", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import torch
 from interruption import Ear, interrupt, life, same_result, stop_at, without_warnings
 
 from nesa.errors import DataError, RunFailed, RunFolderError, UserError
+from nesa.experiment import task_figures
 from nesa.experiment.run import resume, run
-from nesa.experiment.session import Session
 from nesa.inference.saved_run import load, read_accumulation
 from nesa.run_folder.environment import read_environment
 from nesa.run_folder.events import read_events
@@ -26,7 +26,7 @@ from nesa.verification.verify import verify
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr(Session, "_draw", lambda *_: None)
+    monkeypatch.setattr(task_figures, "draw", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_killed_again_and_again_and_resumed_is_never_interrupted(place, start, t
 @pytest.fixture(scope="module")
 def stopped_once(place) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)
+        patch.setattr(task_figures, "draw", lambda *_: None)
         stop_at(patch, "step 47", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(small_run.curriculum(place), out=place, name="stopped", data=place / "data")

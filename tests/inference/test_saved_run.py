@@ -114,7 +114,7 @@ def test_another_format_and_a_run_without_structure_are_refused(place, tmp_path)
         nesa.load(tmp_path)
 
 
-def test_a_rivals_run_holds_no_structure(place, tmp_path):
+def test_a_run_of_a_baseline_learner_holds_no_structure(place, tmp_path):
     path = small_run.write_curriculum(tmp_path, tasks=("five",))
     path.write_text(path.read_text().replace("learner: {", "learner: {name: naive, "))
     from nesa.config.loader import load

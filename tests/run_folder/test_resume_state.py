@@ -69,4 +69,6 @@ def test_that_a_run_was_finished_and_extended_belongs_to_its_checkpoint(tmp_path
 def test_trees_are_held_against_one_another():
     trees = [{"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}}, {"a": 1, "b": {"d": True}}]
     assert differing_values(trees) == {"b.c": ["2", "3", "-"], "b.d": ["-", "-", "true"]}
-    assert differing_values([{"a": 1}, {"a": 1}]) == {} and differing_values([{"a": 1}, {"a": True}]) == {"a": ["1", "true"]}
+    assert differing_values([{"a": 1}, {"a": 1}]) == {} and differing_values([{"a": 1}, {"a": True}]) == {
+        "a": ["1", "true"]
+    }

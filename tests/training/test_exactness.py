@@ -63,7 +63,7 @@ def learner(optimizer="adam", update="residual_both", inputs_receive=True, penal
     plugin = NeuralPruning(
         penalty or Penalty(weight=0.05, activity=0.01),
         validation=lambda experience: clouds(experience.current_experience),
-        report=lambda name, fields: None,
+        on_event=lambda name, fields: None,
         **({"margin": KEEP_ALL, "heal_epochs": 1, "window": 2} | options),
     )
     return model, plugin, naive(model, plugin, OPTIMIZERS[optimizer](model))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nesa.training import pruning
-from nesa.training.pruning import DENSE, accuracy, advice, drop_idle, mean_activity, prune
+from nesa.training.evaluation import accuracy
+from nesa.training.pruning import DENSE, advice, drop_unconnected, mean_activity, prune
 from urn.layout import Layout
 from urn.network import URN
 from urn.penalties import Penalty
@@ -178,7 +179,7 @@ def test_a_net_without_free_weights_settles_as_it_is():
 def test_dead_ends_are_dropped():
     """4 reads but nobody reads it; 5 is read by 4 alone; 6 reaches the port."""
     urn = chain(4, {(4, 5): 1.0, (5, 0): 1.0, (6, 0): 1.0, (7, 6): 1.0})
-    kept = drop_idle(urn, "a", torch.ones(9, dtype=torch.bool))
+    kept = drop_unconnected(urn, "a", torch.ones(9, dtype=torch.bool))
     assert kept.tolist() == [0, 1, 2, 3, 6, 7, 8]
     assert urn.S == 7 and urn.layout.ports["a"].tolist() == [5, 6]
 
@@ -188,7 +189,7 @@ def test_neurons_that_act_too_late_are_dropped(I, expected):
     """A hidden neuron first fires at l = 1, so its way to the port must be I - 1 synapses or shorter."""
     urn = chain(I)
     before = urn(X)
-    kept = drop_idle(urn, "a", torch.ones(9, dtype=torch.bool))
+    kept = drop_unconnected(urn, "a", torch.ones(9, dtype=torch.bool))
     assert kept.tolist() == [0, *expected, 7, 8]
     assert torch.equal(urn(X), before)
 
@@ -197,7 +198,7 @@ def test_a_path_through_a_dropped_neuron_is_none():
     urn = chain(4, {(4, 0): 1.0, (5, 4): 1.0, (7, 5): 1.0})
     alive = torch.ones(9, dtype=torch.bool)
     alive[5] = False
-    assert drop_idle(urn, "a", alive).tolist() == [0, 1, 2, 3, 7, 8]
+    assert drop_unconnected(urn, "a", alive).tolist() == [0, 1, 2, 3, 7, 8]
 
 
 def test_neurons_that_only_dropped_ones_had_woken_are_dropped():
@@ -219,11 +220,11 @@ def test_rows_of_input_neurons_that_nobody_needs_become_zero():
     W[1, 2] = 1.0
     urn = URN(layout, 4, "plain", "linear")
     urn.set_parameters(layout, W, torch.tensor([0.1, 0.2, 0.0, 0.0, 0.0, 0.0]))
-    kept = drop_idle(urn, "a", torch.ones(6, dtype=torch.bool))
+    kept = drop_unconnected(urn, "a", torch.ones(6, dtype=torch.bool))
     assert kept.tolist() == [0, 1, 2, 3, 4, 5]  # 1 -> 3 -> 0 -> 2 -> port in four iterations, so 3 stays
     urn = URN(layout, 3, "plain", "linear")
     urn.set_parameters(layout, W, torch.tensor([0.1, 0.2, 0.0, 0.0, 0.0, 0.0]))
-    kept = drop_idle(urn, "a", torch.ones(6, dtype=torch.bool))
+    kept = drop_unconnected(urn, "a", torch.ones(6, dtype=torch.bool))
     assert kept.tolist() == [0, 1, 2, 4, 5]
     assert not urn.W.data[1].any() and float(urn.b.data[1]) == 0.0
     assert float(urn.b.data[0]) == pytest.approx(0.1)

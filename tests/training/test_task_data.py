@@ -11,7 +11,8 @@ from nesa.config.sizes import input_size
 from nesa.datasets.registry import Arrays
 from nesa.errors import DataError
 from nesa.seeds import derive
-from nesa.training.task_data import Batches, augmented, draw_changes, from_arrays, normalise
+from nesa.training.batches import Batches, augmented, draw_changes
+from nesa.training.task_data import from_arrays, normalise
 
 
 def images(n: int = 100, H: int = 4, W: int = 5, channels: int = 1) -> Arrays:

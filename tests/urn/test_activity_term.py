@@ -26,7 +26,7 @@ def test_term_and_gradient_equal_the_sum_over_the_states(update, literal, ports)
     found = torch.autograd.grad(term, (urn.W, urn.b))
     for ours, theirs in zip(found, torch.autograd.grad(expected, (urn.W, urn.b)), strict=True):
         ours, theirs = ours.clone(), theirs.clone()
-        if ours.dim() == 2:  # what output neurons would send is held at zero
+        if ours.dim() == 2:  # what output neurons would send stays zero
             ours[:, urn.layout.ports["a"]] = theirs[:, urn.layout.ports["a"]] = 0
         torch.testing.assert_close(ours, theirs)
 

@@ -1,4 +1,4 @@
-"""Compaction: weights and optimiser state are gathered; the watch sees who fired; what leaving neurons out changes."""
+"""Compaction: weights and optimiser state are gathered, activity is tracked, and what leaving neurons out changes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ OPTIMIZERS = {
     "proximal": lambda urn: Proximal(urn, "adam", 0.02, penalty=Penalty(weight=0.1)),
     "proximal with length": lambda urn: Proximal(urn, "sgd", 0.02, penalty=Penalty(synapse_length=0.1), momentum=0.9),
 }
-SILENT = [5, 8, 13]
+INACTIVE = [5, 8, 13]
 
 
 def network() -> URN:
-    """A grid of 4 inputs and 12 hidden neurons, three of which a bias of -100 keeps silent; two outputs."""
+    """A grid of 4 inputs and 12 hidden neurons, three of which a bias of -100 keeps inactive; two outputs."""
     layout = Layout.grid((2, 2, 4), 1, {"a": 2})
     generator = torch.Generator().manual_seed(3)
     urn = URN(layout, 4, "residual_both", "linear", generator=generator, dtype=torch.float64)
@@ -36,7 +36,7 @@ def network() -> URN:
     frozen[:4] = True
     W, b = urn.W.data.clone(), urn.b.data.clone()
     W[:4] = 0
-    b[SILENT] = -100.0
+    b[INACTIVE] = -100.0
     urn.set_parameters(layout, W, b, frozen)
     return urn
 
@@ -67,7 +67,7 @@ def test_weights_and_state_are_gathered(name):
     optimizer = OPTIMIZERS[name](urn)
     train(urn, optimizer, batches(3))
     before, state = copy.deepcopy(urn), copy.deepcopy({"W": optimizer.state[urn.W], "b": optimizer.state[urn.b]})
-    keep = torch.tensor([i for i in range(18) if i not in SILENT])
+    keep = torch.tensor([i for i in range(18) if i not in INACTIVE])
     inactive = torch.rand(4, 18) < 0.5
     urn.set_inactive(inactive)
     keep_only(urn, keep, optimizer)
@@ -109,17 +109,17 @@ def test_the_input_port_cannot_be_dropped():
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_on_and_off_agree_while_the_dropped_neurons_stay_silent(name):
-    """Six steps whole, against three whole and three without the silent neurons: the same weights."""
+    """Six steps whole, against three whole and three without the inactive neurons: the same weights."""
     whole, part = network(), network()
     data = list(batches(6))
     train(whole, OPTIMIZERS[name](whole), data)
     optimizer = OPTIMIZERS[name](part)
     part.tracker = ActivityTracker(part)
     train(part, optimizer, data[:3])
-    awake = part.tracker.active()
-    assert [i for i in SILENT if awake[i]] == []
-    awake[:4] = awake[16:] = True
-    keep = awake.nonzero().flatten()
+    active = part.tracker.active()
+    assert [i for i in INACTIVE if active[i]] == []
+    active[:4] = active[16:] = True
+    keep = active.nonzero().flatten()
     keep_only(part, keep, optimizer)
     train(part, optimizer, data[3:])
     assert part.S <= 15
@@ -130,9 +130,9 @@ def test_on_and_off_agree_while_the_dropped_neurons_stay_silent(name):
 
 
 def test_a_neuron_that_would_have_come_back_makes_the_difference():
-    """0 input, 1 hidden with N = w x, 2 hidden with N = relu(N_1 - 1.5) and silent at first, 3 output.
+    """0 input, 1 hidden with N = w x, 2 hidden with N = relu(N_1 - 1.5) and inactive at first, 3 output.
 
-    Training raises w from 1 to beyond 1.5, which wakes neuron 2 where it is still there."""
+    Training raises w from 1 to beyond 1.5, which activates neuron 2 where it has not been removed."""
     outcomes = {}
     for compaction in (False, True):
         layout = Layout.flat(4, 1, {"a": 1})
@@ -165,7 +165,7 @@ def test_a_neuron_that_would_have_come_back_makes_the_difference():
     assert abs(outcomes[False][2] - outcomes[True][2]) > 0.05  # the same answer by other weights
 
 
-# --- the watch ------------------------------------------------------------------------------------------------------
+# --- the tracker ----------------------------------------------------------------------------------------------------
 
 
 def test_the_watch_sees_who_fired_at_which_iteration():
@@ -180,7 +180,7 @@ def test_the_watch_sees_who_fired_at_which_iteration():
     hidden = urn.layout.hidden
     assert torch.equal(urn.tracker.fired[1:][:, hidden], fired[1:][:, hidden])
     assert torch.equal(urn.tracker.active()[hidden], fired.any(0)[hidden])
-    assert not urn.tracker.active()[SILENT].any() and urn.tracker.active()[hidden].any()
+    assert not urn.tracker.active()[INACTIVE].any() and urn.tracker.active()[hidden].any()
     urn.tracker = ActivityTracker(urn)
     assert not urn.tracker.fired.any()
 
@@ -189,8 +189,8 @@ def test_the_watch_sees_who_fired_at_which_iteration():
 
 
 def layered(inputs: str = "still") -> URN:
-    """4 inputs, 2 fixed and 18 free hidden neurons, which fire up to l = 1, 2, 3 or 4, by turns: they read the input,
-    and those that stop one l before they do. The first fixed neuron stops after l = 1."""
+    """4 inputs, 2 frozen and 18 free hidden neurons, active up to l = 1, 2, 3 or 4, by turns: they read the input,
+    and those that stop one l before they do. The first frozen neuron stops after l = 1."""
     layout = Layout.flat(26, 4, {"a": 2})
     generator = torch.Generator().manual_seed(5)
     urn = URN(layout, 5, "residual_output", "linear", generator=generator, dtype=torch.float64)
@@ -212,8 +212,8 @@ def drive(count: int):
         yield torch.rand(6, 4, dtype=torch.float64, generator=generator)
 
 
-def narrowed(inputs: str = "still", optimizer: torch.optim.Optimizer | None = None, urn: URN | None = None):
-    """The network, and the order that `narrow` has given it."""
+def with_sets(inputs: str = "still", optimizer: torch.optim.Optimizer | None = None, urn: URN | None = None):
+    """The network, and the order that `set_active_sets` has given it."""
     urn = layered(inputs) if urn is None else urn
     optimizer = optimizer or torch.optim.SGD(urn.parameters(), 0.0)
     urn.tracker = ActivityTracker(urn)
@@ -224,7 +224,7 @@ def narrowed(inputs: str = "still", optimizer: torch.optim.Optimizer | None = No
 @pytest.mark.parametrize("inputs", ["still", "firing"])
 def test_active_sets_are_slices_within_one_another(inputs):
     whole = layered(inputs)
-    urn, order = narrowed(inputs)
+    urn, order = with_sets(inputs)
     assert order.tolist() != list(range(26)) and sorted(order.tolist()) == list(range(26))
     assert order[:4].tolist() == [0, 1, 2, 3] and order[24:].tolist() == [24, 25]
     assert torch.equal(urn.frozen, whole.frozen[order]) and torch.equal(urn.W.data, whole.W.data[order][:, order])
@@ -237,13 +237,13 @@ def test_active_sets_are_slices_within_one_another(inputs):
     plan = urn._plan("a")
     for level in range(1, 5):
         computed = torch.zeros(26, dtype=torch.bool)
-        computed[plan.senders[level]] = True
-        assert isinstance(plan.senders[level], slice) and isinstance(plan.free[level], slice)
+        computed[plan.levels[level].senders] = True
+        assert all(isinstance(index, slice) for index in (plan.levels[level].senders, plan.levels[level].free))
         expected = last[6:24] >= level
         assert torch.equal(computed[6:24], expected)
         if inputs == "still":
             assert torch.equal(computed[4:6], last[4:6] >= level)
-        else:  # input neurons send, so that fixed ones are computed at all l
+        else:  # input neurons send, so that frozen ones are computed at all l
             assert bool(computed[:6].all())
     assert (plan.gradient_support is None) == (inputs == "firing")
 
@@ -251,11 +251,11 @@ def test_active_sets_are_slices_within_one_another(inputs):
 @pytest.mark.parametrize("inputs", ["still", "firing"])
 def test_they_change_no_answer_and_no_gradient(inputs):
     whole = layered(inputs)
-    urn, order = narrowed(inputs)
+    urn, order = with_sets(inputs)
     free = ~urn.frozen
     for recycle in (False, True):
         urn.reuse_gradient_memory = recycle
-        for x in drive(2):  # those that the watch has seen
+        for x in drive(2):  # those that were tracked
             for network in (whole, urn):
                 network.zero_grad()
                 logits, activity = with_costs(network, x, None, (0.0, *[1e-3] * 5))
@@ -272,14 +272,14 @@ def test_they_change_no_answer_and_no_gradient(inputs):
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_with_and_without_them_training_agrees(name):
-    """In another order of neurons; what Proximal's weights out of reach have waited for is taken in closed form."""
+    """In another order of neurons; the deferred steps of Proximal are taken in closed form."""
     whole, urn = layered(), layered()
     one, two = OPTIMIZERS[name](whole), OPTIMIZERS[name](urn)
     for optimizer in (one, two):
         optimizer.param_groups[0]["lr"] = 1e-4
     whole.tracker = ActivityTracker(whole)
     train(whole, one, drive(2))
-    _, order = narrowed(urn=urn, optimizer=two)
+    _, order = with_sets(urn=urn, optimizer=two)
     assert urn.inactive is not None
     for step, x in enumerate(drive(2 * FULL_PASS_INTERVAL), 1):
         train(whole, one, [x])
@@ -295,7 +295,7 @@ def test_with_and_without_them_training_agrees(name):
 
 
 def test_a_neuron_that_fires_again_is_seen_and_computed_again():
-    urn, _ = narrowed()
+    urn, _ = with_sets()
     optimizer = torch.optim.SGD(urn.parameters(), 0.0)
     early = int((urn.inactive[2] & ~urn.frozen).nonzero()[0])
     with torch.no_grad():
@@ -305,7 +305,7 @@ def test_a_neuron_that_fires_again_is_seen_and_computed_again():
         update_full_pass(urn, optimizer, step)
         train(urn, optimizer, [x])
         urn.compute_all_now = False
-    assert not urn.tracker.fired[2, early]  # it is not computed there, so nobody knows
+    assert not urn.tracker.fired[2, early]  # it is not computed there, so nothing is tracked
     update_full_pass(urn, optimizer, FULL_PASS_INTERVAL)
     train(urn, optimizer, drive(1))
     urn.compute_all_now = False
@@ -329,5 +329,5 @@ def test_dropping_keeps_what_the_watch_has_seen():
     train(urn, torch.optim.SGD(urn.parameters(), 0.0), batches(3))
     before = urn.tracker.fired.clone()
     kept = compact(urn)
-    assert urn.S == len(kept) < 18 and not set(SILENT) & set(kept.tolist())
+    assert urn.S == len(kept) < 18 and not set(INACTIVE) & set(kept.tolist())
     assert torch.equal(urn.tracker.fired, before[:, kept])

@@ -17,7 +17,6 @@ from torch import nn
 from nesa.config.curriculum import Curriculum
 from nesa.config.loader import dump, load
 from nesa.experiment.run import run
-from nesa.experiment.session import Session
 from nesa.owner import FREE
 from nesa.training.accumulation import Accumulation, Dynamics
 from nesa.training.build import make_layout
@@ -179,7 +178,7 @@ def test_a_proximal_step_is_the_mlps_own_and_leaves_all_else_at_zero(base):
 
 @pytest.mark.parametrize("method", ["subgradient", "prox_adam", "prox_decoupled"])
 def test_penalties_act_on_the_blocks_as_they_do_on_whole_rows(method):
-    """The same network without the knowledge of its layers, with the pattern as an ordinary support."""
+    """The same network without layers, with their pattern as an ordinary mask."""
     layered = URN(Layout.feedforward(WIDTHS, D_IN, {"a": 3}), 3, generator=torch.Generator().manual_seed(0))
     plain = Layout(layered.layout.positions, layered.layout.inputs, layered.layout.ports)
     whole = URN(plain, 3, mask=blocks(layered), generator=torch.Generator())
@@ -196,7 +195,7 @@ def test_penalties_act_on_the_blocks_as_they_do_on_whole_rows(method):
     torch.testing.assert_close(layered.W.data, whole.W.data, rtol=1e-5, atol=1e-6)
 
 
-def test_moments_condense_in_each_block_by_itself():
+def test_moments_are_factored_in_each_block_by_itself():
     """Where nothing but a block's own sums is known of it, the estimate is Adafactor's for that block alone."""
     urn = URN(Layout.feedforward(WIDTHS, D_IN, {"a": 3}), 3, generator=torch.Generator().manual_seed(0))
     optimizer, exists = Proximal(urn, "adam", 0.01, penalty=Penalty("prox_decoupled", 2.0)), blocks(urn)
@@ -299,10 +298,10 @@ def _sizes(*classes: int) -> list:
     return [SimpleNamespace(name=name, classes=n, train=x) for name, n in zip(names, classes, strict=True)]
 
 
-# --- what only its layers say ---------------------------------------------------------------------------------------
+# --- what follows from its layers -----------------------------------------------------------------------------------
 
 
-def test_room_is_wanted_in_each_layer_and_the_forecast_is_what_would_happen():
+def test_free_neurons_are_needed_in_each_layer_and_the_forecast_is_what_would_happen():
     """Tasks that claim 5 of 20 and 10 of 200 neurons: the first layer is full long before the second."""
     owned = Accumulation(Layout.feedforward((20, 200), 3, {"a": 2}), inputs_receive=False)
 
@@ -312,17 +311,17 @@ def test_room_is_wanted_in_each_layer_and_the_forecast_is_what_would_happen():
             owned.owner[free[:count]] = k
 
     claim(0, 5, 10)
-    assert owned.missing() <= 0 and owned.more(0) == 3  # the next begins with 15, 10 and 5 free ones, and 3 are wanted
+    assert owned.missing() <= 0 and owned.more(0) == 3  # the next begins with 15, 10 and 5 free ones, and 3 are needed
     for k in (1, 2):
         claim(k, 5, 10)
         assert owned.missing() <= 0 and owned.more(k) == 3 - k
     claim(3, 5, 10)
     assert owned.missing() > 0 and owned.more(3) == 0
-    assert owned.more(9) is None  # a task that claimed nothing says nothing
+    assert owned.more(9) is None  # a task that claimed nothing forecasts nothing
 
 
 def test_a_neuron_is_as_active_as_at_the_iteration_of_its_layer():
-    """A bias that the data overrule: without data, at other l, the neuron would fire; it is not computed there."""
+    """A bias that the data overrule: without data, at other l, the neuron would be active; it is not computed there."""
     urn = URN(Layout.feedforward((2, 2), 1, {"a": 2}), 3, "plain", "linear", dtype=torch.float64)
     one, two = ((urn.layout.layer == z).nonzero().flatten() for z in (1, 2))
     urn.W.data.zero_()

@@ -1,7 +1,7 @@
 """The fast iteration against the update rule to the letter, in float64: outputs, activity and gradients.
 
-`URN.states` is the reference (held by hand arithmetic in test_network.py); `with_costs` multiplies only
-the blocks that matter. Both must agree over rules, output activations, I, fixed neurons, silent sets and sequences.
+`URN.states` is the reference (checked by hand arithmetic in test_network.py); `with_costs` multiplies only
+the blocks that matter. Both must agree over rules, output activations, I, frozen neurons, inactive sets and sequences.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ def network(update: str, output: str, I: int, fixed_set: str, contiguous: bool) 
     if fixed_set == "all":
         frozen[:] = True
     else:
-        W[frozen[:, None] & ~frozen] = 0  # nothing free writes into a fixed neuron
+        W[frozen[:, None] & ~frozen] = 0  # nothing free writes into a frozen neuron
     if "still" in fixed_set:
         W[layout.inputs] = 0
         b[layout.inputs] = torch.tensor([0.0, -1.0, -0.5], dtype=torch.float64)
     if "firing" in fixed_set:
         b[layout.inputs[0]] = 0.4
-    if fixed_set == "hidden":  # with free inputs the fixed neurons read one another only, so they need a bias
+    if fixed_set == "hidden":  # with free inputs the frozen neurons read one another only, so they need a bias
         b[hidden[[0, 2, 3]]] = 0.2
     urn.set_parameters(layout, W, b, frozen)
     return urn
 
 
-def silent_sets(urn: URN, x: torch.Tensor, share: float) -> torch.Tensor:
+def inactive_sets(urn: URN, x: torch.Tensor, share: float) -> torch.Tensor:
     """(I, S): a random part of the neurons that are at rest at each iteration for all of x."""
     rest = torch.stack([(N.abs() == 0).all(0) for N in urn.states(x)[: urn.iterations]])
     return rest & (torch.rand(rest.shape) < share)
@@ -89,7 +89,7 @@ def check(urn: URN, x: torch.Tensor, port: str, tag) -> None:
     trains[urn.layout.ports[port]] = True
     senders = torch.ones(S, dtype=torch.bool)
     for index in urn.layout.ports.values():
-        senders[index] = False  # output neurons send nothing: `hold` keeps these columns at zero
+        senders[index] = False  # output neurons send nothing: `restore_frozen` keeps these columns at zero
     rows = trains & ~urn.frozen
     assert torch.allclose(dW[rows][:, senders], eW[rows][:, senders], **close), tag
     assert torch.allclose(db[rows], eb[rows], **close), tag
@@ -105,14 +105,14 @@ def test_equals_the_literal_rule(update, output, I):
     firing = 0
     ways = [(True, False), (False, True)] if output == "linear" else [(False, False), (True, True)]
     sequences = (False, True) if UPDATES[update].residual_input else (False,)
-    for fixed_set, (contiguous, with_silent), sequence in itertools.product(FIXED, ways, sequences):
+    for fixed_set, (contiguous, with_inactive), sequence in itertools.product(FIXED, ways, sequences):
         urn = network(update, output, I, fixed_set, contiguous)
         shape = (B, I, D_IN) if sequence else (B, D_IN)
         x = torch.randn(shape, generator=generator, dtype=torch.float64)
         port = "ab"[torch.randint(2, (), generator=generator)]
-        if with_silent:
-            urn.set_inactive(silent_sets(urn, x, 0.7))
-        check(urn, x, port, (fixed_set, contiguous, with_silent, sequence, port))
+        if with_inactive:
+            urn.set_inactive(inactive_sets(urn, x, 0.7))
+        check(urn, x, port, (fixed_set, contiguous, with_inactive, sequence, port))
         firing += int(urn(x, port).ne(0).sum())
     assert firing > 50  # the comparison is about something
 
@@ -124,37 +124,37 @@ def test_equals_the_literal_rule(update, output, I):
 def test_every_readout_equals_the_literal_rule(update, output, fixed_set, I):
     urn = network(update, output, I, fixed_set, contiguous=True)
     x = torch.randn(B, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    told = torch.randn(I, B, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    weights = torch.randn(I, B, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     free = ~urn.frozen
     readouts, activity = with_costs(urn, x, "b", COSTS, every=True)
     expected = torch.stack(urn.readouts(x, "b"))
     torch.testing.assert_close(readouts, expected, rtol=0, atol=1e-12)
-    oracle = (expected * told).sum() + literal(urn, x, "b", COSTS)[1]
+    oracle = (expected * weights).sum() + literal(urn, x, "b", COSTS)[1]
     want = torch.autograd.grad(oracle, [urn.W, urn.b])
-    got = torch.autograd.grad((readouts * told).sum() + activity, [urn.W, urn.b])
+    got = torch.autograd.grad((readouts * weights).sum() + activity, [urn.W, urn.b])
     for g, w in zip(got, want, strict=True):
         torch.testing.assert_close(g[free], w[free], rtol=0, atol=1e-11)
 
 
-def test_silent_neurons_are_really_left_out():
-    """A neuron that is declared silent but fires changes the answer: the sets are used, and the caller vouches."""
+def test_inactive_neurons_are_really_left_out():
+    """A neuron that is declared inactive but is active changes the answer: the caller is responsible for the sets."""
     urn = network("plain", "linear", 4, "none", True)
     x = torch.randn(B, D_IN, dtype=torch.float64)
     before = urn(x, "a")
-    fires = (urn.states(x)[2] > 0).any(0)
-    fires[urn.layout.inputs] = False
+    active = (urn.states(x)[2] > 0).any(0)
+    active[urn.layout.inputs] = False
     inactive = torch.zeros(4, S, dtype=torch.bool)
-    inactive[2] = fires
+    inactive[2] = active
     urn.set_inactive(inactive)
     assert not torch.allclose(urn(x, "a"), before)
     urn.set_inactive(None)
     assert torch.equal(urn(x, "a"), before)
 
 
-def test_silent_sets_may_differ_from_level_to_level():
+def test_inactive_sets_may_differ_from_level_to_level():
     urn = network("residual_both", "linear", 5, "still inputs", False)
     x = torch.randn(B, D_IN, dtype=torch.float64)
-    inactive = silent_sets(urn, x, 1.0)
+    inactive = inactive_sets(urn, x, 1.0)
     widths = {int((~row).sum()) for row in inactive[1:]}
     assert len(widths) > 1
     urn.set_inactive(inactive)
@@ -207,7 +207,7 @@ def test_gradients_against_finite_differences():
         return logits.pow(2).sum() + activity
 
     loss().backward()
-    step, seen = 1e-6, 0
+    step, found = 1e-6, 0
     for i, j in itertools.product(urn.layout.hidden.tolist()[1:5] + urn.layout.ports["b"].tolist(), range(S)):
         if urn.frozen[i] or any(j in index for index in urn.layout.ports.values()):
             continue
@@ -220,8 +220,8 @@ def test_gradients_against_finite_differences():
             urn.W.data[i, j] = before
         slope = float(up - down) / (2 * step)
         assert slope == pytest.approx(float(urn.W.grad[i, j]), abs=1e-6)
-        seen += slope != 0
-    assert seen > 10
+        found += slope != 0
+    assert found > 10
 
 
 def test_an_input_that_needs_a_gradient_gets_one():
@@ -240,41 +240,41 @@ def test_an_input_that_needs_a_gradient_gets_one():
     assert float(slope[2, 1]) == pytest.approx(float(difference), abs=1e-6)
 
 
-def test_fixed_neurons_never_read_a_free_one():
-    """A free neuron at inf or NaN leaves the states of fixed neurons finite, although 0 * NaN is NaN."""
+def test_frozen_neurons_never_read_a_free_one():
+    """A free neuron at inf or NaN leaves the states of frozen neurons finite, although 0 * NaN is NaN."""
     urn = network("residual_both", "linear", 4, "still inputs and hidden", True)
     free = [i for i in urn.layout.hidden.tolist() if not urn.frozen[i]]
     x = torch.randn(B, D_IN, dtype=torch.float64)
-    seen = {}
+    found = {}
 
-    class Look:
+    class Recorder:
         def update(self, level, neurons, N):
             everything = torch.zeros(N.shape[0], S, dtype=N.dtype)
             everything[:, neurons] = N
-            seen[level] = everything
+            found[level] = everything
 
-    urn.tracker = Look()
+    urn.tracker = Recorder()
     urn(x, "a")
-    before = {level: N[:, urn.frozen].clone() for level, N in seen.items()}
+    before = {level: N[:, urn.frozen].clone() for level, N in found.items()}
     urn.W.data[free] = float("nan")
     urn.b.data[free] = float("inf")
     urn(x, "a")
-    assert list(seen) == [1, 2, 3]
-    for level, N in seen.items():
+    assert list(found) == [1, 2, 3]
+    for level, N in found.items():
         assert N[:, free].isnan().all()
         assert torch.equal(N[:, urn.frozen], before[level])
     assert before[3].abs().sum() > 0
 
 
-def test_only_training_is_watched():
+def test_only_training_is_tracked():
     urn = network("plain", "linear", 3, "none", True)
     levels = []
 
-    class Look:
+    class Recorder:
         def update(self, level, neurons, N):
             levels.append(level)
 
-    urn.tracker = Look()
+    urn.tracker = Recorder()
     x = torch.randn(B, D_IN, dtype=torch.float64)
     with torch.no_grad():
         urn(x, "a")
@@ -341,12 +341,12 @@ def test_bfloat16_products_round_the_factors_alone(update, fixed_set, contiguous
     x = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(1))
     plain = gradients(urn, with_costs, x, "b", COSTS[: I + 1])
     urn.multiply = torch.bfloat16
-    told = gradients(urn, with_costs, x, "b", COSTS[: I + 1])
+    weights = gradients(urn, with_costs, x, "b", COSTS[: I + 1])
     want = gradients(exact, with_costs, x.double(), "b", COSTS[: I + 1])
-    for got, true in zip(told, want, strict=True):
+    for got, true in zip(weights, want, strict=True):
         assert got.dtype == torch.float32
         assert float((got - true).norm()) <= 0.03 * float(true.norm()) + 1e-6
-    assert any(not torch.equal(a, b) for a, b in zip(told, plain, strict=True))  # they are rounded, then
+    assert any(not torch.equal(a, b) for a, b in zip(weights, plain, strict=True))  # they are rounded, then
     with torch.no_grad():
         assert torch.equal(urn(x, "b"), plain[0])  # an answer is float32, to the bit
 

@@ -71,7 +71,7 @@ def test_growth_keeps_every_index():
     new = grown.positions[layout.S : layout.S + 18]
     assert new[:, 2].tolist() == [2.0] * 9 + [3.0] * 9  # behind the last plane, and once each
     assert len({tuple(p) for p in new.tolist()}) == 18
-    assert grown.positions[grown.ports["b"]][:, 2].eq(1).all()  # a new port stands where the old one does
+    assert grown.positions[grown.ports["b"]][:, 2].eq(1).all()  # a new port is placed where the old one is
     flat = Layout.flat(10, 2, {"a": 2}).with_planes(3)
     assert flat.S == 13 and flat.hidden.tolist() == [*range(2, 8), 10, 11, 12]
 

@@ -1,4 +1,4 @@
-"""urn.mlp_conversion: an MLP inside a URN equals the MLP layer by layer or is refused; a URN unrolled equals the URN."""
+"""An MLP inside a URN equals the MLP layer by layer or is refused; a URN unrolled equals the URN."""
 
 import itertools
 
@@ -228,7 +228,7 @@ def test_an_embedded_mlp_comes_back_as_its_layers():
 
 
 def test_only_what_matters_at_an_iteration_is_kept():
-    """0, 1 -> 2 -> 3 -> output 7; 4 has no sender, 5 reaches nothing, 6 is inhibited only."""
+    """0, 1 -> 2 -> 3 -> output 7; 4 has no sender, 5 sends nothing, 6 is inhibited only."""
     layout = Layout.flat(8, 2, {"out": 1})
     W = torch.zeros(8, 8)
     W[2, 0], W[2, 1], W[3, 2], W[7, 3] = 1.0, 1.0, 1.0, 1.0
@@ -249,7 +249,7 @@ def test_only_what_matters_at_an_iteration_is_kept():
 
 
 def test_a_linear_output_that_sends_may_be_negative():
-    """Input 0 -> 1 -| output 3 -| 2 -> output 3: inhibited twice over, 2 fires."""
+    """Input 0 -> 1 -| output 3 -| 2 -> output 3: inhibited twice over, 2 is active."""
     layout = Layout.flat(4, 1, {"out": 1})
     W = torch.zeros(4, 4)
     W[1, 0], W[3, 1], W[2, 3], W[3, 2] = 1.0, -1.0, -1.0, 1.0

@@ -1,4 +1,4 @@
-"""The network: states by hand, as an MLP, ports, held rows, absent synapses, parts."""
+"""The network: states by hand, as an MLP, ports, frozen rows, absent synapses, subnetworks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from urn.layout import Layout
 from urn.network import URN
+from urn.penalties import Penalty
 from urn.update_rules import UPDATES
 
 
@@ -121,7 +122,7 @@ def test_output_neurons_send_nothing_unless_asked():
     assert sending.W[:, 9:].all()
 
 
-def test_outputs_that_send_are_heard():
+def test_outputs_that_send_change_the_answer():
     urn = URN(Layout.flat(9, 3, {"a": 2}), 3, "residual_both", "linear", outputs_send=True, dtype=torch.float64)
     x = torch.randn(4, 3).double()
     expected = torch.tensor(by_hand(urn, x, "a"), dtype=torch.float64)[-1][:, 7:]
@@ -171,10 +172,10 @@ def test_impossible_networks():
         URN(layout, 3, "eq3")
 
 
-# --- hold -----------------------------------------------------------------------------------------------------------
+# --- frozen rows ----------------------------------------------------------------------------------------------------
 
 
-def test_hold_puts_fixed_rows_back_by_value():
+def test_frozen_rows_are_restored_by_value():
     layout = Layout.flat(12, 3, {"a": 2})
     urn = URN(layout, 3)
     frozen = torch.zeros(12, dtype=torch.bool)
@@ -189,7 +190,7 @@ def test_hold_puts_fixed_rows_back_by_value():
     assert torch.equal(urn.b.data[~frozen], b[~frozen] + 1)
 
 
-def test_hold_keeps_absent_synapses_at_zero():
+def test_absent_synapses_are_restored_to_zero():
     layout = Layout.flat(12, 3, {"a": 2})
     mask = torch.rand(12, 12) < 0.5
     urn = URN(layout, 3, mask=mask)
@@ -200,10 +201,10 @@ def test_hold_keeps_absent_synapses_at_zero():
     assert urn.W.data[:, :10][mask[:, :10]].all()
 
 
-# --- parts ----------------------------------------------------------------------------------------------------------
+# --- subnetworks ----------------------------------------------------------------------------------------------------
 
 
-def test_a_part_has_the_weights_of_its_neurons():
+def test_a_subnetwork_has_the_weights_of_its_neurons():
     layout = Layout.flat(14, 3, {"a": 2, "b": 2})
     frozen = torch.zeros(14, dtype=torch.bool)
     frozen[[0, 1, 2, 4]] = True
@@ -219,12 +220,45 @@ def test_a_part_has_the_weights_of_its_neurons():
     assert urn.W.data.any()  # a copy
 
 
-def test_a_part_without_the_silent_neurons_answers_alike():
-    """Leaving neurons out that never fire on x changes nothing on x."""
+def test_a_subnetwork_without_the_inactive_neurons_answers_alike():
+    """Leaving neurons out that are never active on x changes nothing on x."""
     urn = URN(Layout.flat(30, 4, {"a": 2}), 4, "residual_both", "linear", dtype=torch.float64)
     urn.b.data.fill_(-0.5)
     x = torch.randn(5, 4).double()
-    fires = torch.stack(urn.states(x)).ne(0).any(0).any(0)
-    fires[-2:] = True
-    assert 6 < int(fires.sum()) < 30
-    assert torch.allclose(urn.subnetwork(fires.nonzero().flatten())(x), urn(x), rtol=1e-10)
+    active = torch.stack(urn.states(x)).ne(0).any(0).any(0)
+    active[-2:] = True
+    assert 6 < int(active.sum()) < 30
+    assert torch.allclose(urn.subnetwork(active.nonzero().flatten())(x), urn(x), rtol=1e-10)
+
+
+# --- passes and text ------------------------------------------------------------------------------------------------
+
+
+def test_a_pass_over_several_ports_reads_them_side_by_side():
+    network = URN(Layout.flat(14, 3, {"a": 2, "b": 3}), 4, "residual_output", "linear", dtype=torch.float64)
+    x, penalty = torch.randn(5, 3).double(), Penalty(activity=0.1, early_readout=0.5)
+    both, a, b = (network.training_pass(x, port, penalty) for port in (("a", "b"), "a", "b"))
+    assert torch.allclose(both.logits, torch.cat([a.logits, b.logits], 1), rtol=1e-12)
+    assert both.early is not None and a.early is not None and b.early is not None
+    assert torch.allclose(both.early, torch.cat([a.early, b.early], 2), rtol=1e-12)
+    assert torch.allclose(both.activity, a.activity) and a.activity > 0
+    halved = network.training_pass(x, "a", penalty, batch=10)
+    assert torch.allclose(halved.activity * 2, a.activity) and torch.equal(halved.logits, a.logits)
+
+
+def test_early_readouts_are_those_before_the_last():
+    network = URN(Layout.flat(14, 3, {"a": 2}), 4, "residual_output", "linear", dtype=torch.float64)
+    x = torch.randn(5, 3).double()
+    assert network.training_pass(x, "a", Penalty()).early is None
+    early = network.training_pass(x, "a", Penalty(early_readout=0.5)).early
+    assert torch.allclose(early, torch.stack(network.readouts(x, "a")[1:-1]), rtol=1e-12)
+
+
+def test_the_representation_describes_the_network():
+    network = URN(Layout.flat(12, 3, {"a": 2, "b": 1}), 4, "residual_both")
+    frozen = torch.zeros(12, dtype=torch.bool)
+    frozen[:3] = True
+    network.set_parameters(network.layout, torch.eye(12), torch.zeros(12), frozen)
+    assert repr(network) == (
+        "URN(12 neurons (3 inputs, ports {a: 2, b: 1}), 4 iterations of residual_both, 9 synapses, 3 frozen neurons)"
+    )

@@ -67,7 +67,7 @@ def test_without_a_penalty_it_is_torchs_optimiser(name):
 @pytest.mark.parametrize("name", list(BASES))
 @pytest.mark.parametrize("length", [0.0, 0.3])
 def test_a_step_is_torchs_step_and_then_the_soft_threshold(name, length):
-    """The decoupled threshold is lr * price whatever the base; price = weight + length * distance."""
+    """The decoupled threshold is lr * coefficient whatever the base; coefficient = weight + length * distance."""
     kind, options = BASES[name]
     lr, ramp = 0.02, 0.5
     penalty = Penalty("prox_decoupled", weight=2.0, synapse_length=length, beta=2.0)
@@ -93,7 +93,7 @@ def test_a_step_is_torchs_step_and_then_the_soft_threshold(name, length):
 @pytest.mark.usefixtures("short_strips")
 @pytest.mark.parametrize("base", ["adam", "adamw"])
 def test_prox_adam_thresholds_in_adams_metric(base):
-    """ProxGen: the threshold is lr * price / (sqrt(v_hat) + eps), with the second moment of this very step."""
+    """ProxGen: the threshold is lr * coefficient / (sqrt(v_hat) + eps), with the second moment of this very step."""
     lr, weight, eps = 0.01, 0.05, 1e-3
     ours, theirs = network(), network()
     optimizer = Proximal(ours, base, lr, penalty=Penalty("prox_adam", weight=weight), eps=eps)
@@ -233,7 +233,7 @@ def test_an_unknown_base():
 
 
 @pytest.mark.parametrize("base", ["adam", "sgd"])
-def test_moments_of_zero_weights_condense_to_a_row_and_a_column(base):
+def test_moments_of_zero_weights_are_factored_to_a_row_and_a_column(base):
     urn = network(frozen=(1,))
     optimizer = Proximal(urn, base, 0.01, momentum=0.9, penalty=Penalty("prox_decoupled", weight=0.5))
     steps(urn, optimizer)
@@ -253,14 +253,14 @@ def test_moments_of_zero_weights_condense_to_a_row_and_a_column(base):
             assert torch.equal(
                 new[zero], torch.outer(*outer)[zero]
             )  # what a checkpoint keeps of it gives the same bits
-            assert bool((new[1] == 0).all())  # a fixed row has never been touched
+            assert bool((new[1] == 0).all())  # a frozen row has never been touched
         else:
             assert outer is None and not bool(new[zero].any())
     steps(urn, optimizer, 1)
-    assert optimizer.factored == {}  # says nothing of the moments after a step
+    assert optimizer.factored == {}  # valid until the next step
 
 
-def test_moments_that_are_all_zero_condense_to_zero():
+def test_moments_that_are_all_zero_are_factored_to_zero():
     urn = network()
     optimizer = Proximal(urn, "adam", 0.01)
     optimizer.factor_moments()
@@ -271,28 +271,28 @@ def test_moments_that_are_all_zero_condense_to_zero():
     assert not bool(optimizer.state[urn.W]["exp_avg_sq"].any())
 
 
-# --- weights that wait -----------------------------------------------------------------------------------------------
+# --- deferred steps -----------------------------------------------------------------------------------------------
 
-REACH = ((4, 10, 0, 4), (4, 7, 4, 10), (16, 18, 0, 10))
-WAITING = {
+SUPPORT = ((4, 10, 0, 4), (4, 7, 4, 10), (16, 18, 0, 10))
+DEFERRING = {
     "adam": ("adam", Penalty("prox_adam", weight=0.01), {}),
     "adam, lengths": ("adam", Penalty("prox_adam", weight=0.01, synapse_length=0.01), {}),
     "adam, decoupled": ("adam", Penalty("prox_decoupled", weight=0.05), {}),
     "adamw": ("adamw", Penalty("prox_adam", weight=0.01), {"weight_decay": 0.2}),
     "sgd": ("sgd", Penalty("prox_decoupled", weight=0.05), {}),
     "sgd with momentum": ("sgd", Penalty("prox_decoupled", weight=0.05, synapse_length=0.02), {"momentum": 0.9}),
-    "no price": ("adam", Penalty(), {}),
+    "no coefficient": ("adam", Penalty(), {}),
 }
 
 
-def reaching(name: str, gradient_support: tuple | None, count: int = 20) -> tuple[URN, Proximal]:
-    """200 steps everywhere, then `count` whose gradient is zero outside of REACH, and said to be where `reach` is."""
-    base, penalty, options = WAITING[name]
+def train_within(name: str, gradient_support: tuple | None, count: int = 20) -> tuple[URN, Proximal]:
+    """200 steps everywhere, then `count` whose gradient is zero outside of SUPPORT, within `gradient_support`."""
+    base, penalty, options = DEFERRING[name]
     urn = network(frozen=(0, 1, 2, 3))
     optimizer = Proximal(urn, base, 1e-3, penalty=penalty, **options)
     generator = torch.Generator().manual_seed(2)
     inside = torch.zeros(18, 18, dtype=torch.bool)
-    for top, bottom, left, right in REACH:
+    for top, bottom, left, right in SUPPORT:
         inside[top:bottom, left:right] = True
     for step in range(200 + count):
         urn.W.grad, urn.b.grad = (
@@ -300,7 +300,7 @@ def reaching(name: str, gradient_support: tuple | None, count: int = 20) -> tupl
         )
         if step >= 200:
             urn.W.grad *= inside
-            urn._reached = {gradient_support}
+            urn._supports = {gradient_support}
         optimizer.ramp = min(1.0, step / 210)
         optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / 400)
         optimizer.step()
@@ -308,12 +308,16 @@ def reaching(name: str, gradient_support: tuple | None, count: int = 20) -> tupl
 
 
 @pytest.mark.usefixtures("short_strips")
-@pytest.mark.parametrize("name", list(WAITING))
+@pytest.mark.parametrize("name", list(DEFERRING))
 def test_waiting_and_catching_up_is_stepping(name):
-    """Inside of the reach to the last bit; outside to what the metric changes in 20 steps, and to the same zeros."""
-    (whole, _), (urn, optimizer), (before, _) = reaching(name, None), reaching(name, REACH), reaching(name, None, 0)
+    """Inside of the support to the last bit; outside to what the metric changes in 20 steps, and to the same zeros."""
+    (whole, _), (urn, optimizer), (before, _) = (
+        train_within(name, None),
+        train_within(name, SUPPORT),
+        train_within(name, None, 0),
+    )
     inside = torch.zeros(18, 18, dtype=torch.bool)
-    for top, bottom, left, right in REACH:
+    for top, bottom, left, right in SUPPORT:
         inside[top:bottom, left:right] = True
     assert torch.equal(urn.W[inside], whole.W[inside]) and torch.equal(urn.b, whole.b)
     assert torch.equal(urn.W[~inside], before.W[~inside])
@@ -329,12 +333,12 @@ def test_waiting_and_catching_up_is_stepping(name):
 
 
 def test_a_new_reach_does_not_forget_what_waits():
-    urn, optimizer = reaching("adam", REACH)
-    other, known = reaching("adam", REACH)
+    urn, optimizer = train_within("adam", SUPPORT)
+    other, known = train_within("adam", SUPPORT)
     known.apply_deferred()
     for network_, proximal in ((urn, optimizer), (other, known)):
         network_.W.grad = torch.ones_like(network_.W)
-        network_._reached = {None}
+        network_._supports = {None}
         proximal.step()
     assert torch.equal(urn.W, other.W)
 
@@ -349,7 +353,7 @@ def test_where_a_weight_without_gradient_does_more_nothing_waits(penalty, option
     optimizer = Proximal(urn, "adam", 1e-2, penalty=penalty, **options)
     urn.W.grad, urn.b.grad = torch.zeros_like(urn.W), torch.zeros_like(urn.b)
     before = urn.W.detach().clone()
-    urn._reached = {REACH}
+    urn._supports = {SUPPORT}
     optimizer.step()
     assert (urn.W[10:16, 4:16] != before[10:16, 4:16]).all()
 
@@ -358,9 +362,9 @@ def test_absent_synapses_stay_absent_while_others_wait():
     mask = torch.rand(18, 18, generator=torch.Generator().manual_seed(4)) < 0.6
     urn = network(mask=mask)
     optimizer = Proximal(urn, "adam", 1e-2, penalty=Penalty("prox_adam", weight=1e-4))
-    for gradient_support in (None, None, REACH, REACH):
+    for gradient_support in (None, None, SUPPORT, SUPPORT):
         urn.W.grad, urn.b.grad = torch.ones_like(urn.W), torch.ones_like(urn.b)
-        urn._reached = {gradient_support}
+        urn._supports = {gradient_support}
         optimizer.step()
     before = urn.W.detach().clone()
     optimizer.apply_deferred()

@@ -1,4 +1,4 @@
-"""The penalties: eq 9 by hand, gradients by finite differences, prices, the proximal map."""
+"""The penalties: eq 9 by hand, gradients by finite differences, coefficients, the proximal map."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_fast_activity_term_is_the_literal_one_without_the_last_iteration(re
 
 
 def test_the_activity_term_to_the_letter():
-    """literal: l = I counts; ports: the input neurons and the port that is read count, fixed neurons never."""
+    """literal: l = I counts; ports: the input neurons and the port that is read count, frozen neurons never."""
     layout = Layout.flat(14, 3, {"a": 2, "b": 1})
     urn = URN(layout, 4, "residual_both", dtype=torch.float64)
     x = torch.randn(5, 3, dtype=torch.float64)

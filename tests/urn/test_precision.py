@@ -32,7 +32,7 @@ def test_it_can_be_switched():
 
 @pytest.mark.parametrize("learner", ["neural_pruning", "naive"])
 def test_a_run_learns_as_well_in_bfloat16(tmp_path, learner):
-    """The same two tasks: as accurate, with other weights; and the record says in what."""
+    """The same two tasks: as accurate, with other weights; and the run folder names the precision."""
     scores, checkpoints = [], []
     for precision in ("float32", "bfloat16"):
         overrides = (f"learner.name={learner}", f"training.precision={precision}", "training.epochs=8")

@@ -28,7 +28,7 @@ from urn.update_rules import UPDATES
 STEPS, WORLD, B, D_IN = 50, 2, 8, 9
 LAYOUT = Layout.grid((3, 3, 6), 1, {"a": 3, "b": 2})  # S = 59: the ranks' parts are not equal
 PROX = Penalty("prox_decoupled", weight=0.2, activity=1e-3, synapse_length=0.05)
-CLAIMED = (*range(9), 10, 11, 17, 30)  # the input neurons are among them: they hold still and are not computed
+CLAIMED = (*range(9), 10, 11, 17, 30)  # the input neurons are among them: they are never active and not computed
 
 CASES: dict[str, dict[str, Any]] = {name: {"update": name} for name in UPDATES}
 CASES |= {f"{name}, nothing claimed": {"update": name, "claimed": ()} for name in ("plain", "residual_both")}
@@ -103,11 +103,11 @@ def train(
             urn.tracker = ActivityTracker(urn)
         sizes.append(urn.S)
     state = {key: value for key, value in optimizer.state[urn.W].items() if torch.is_tensor(value) and value.dim()}
-    held = {"W": urn.W.data, "gradient": urn.W.grad, **state}
-    assert held["gradient"] is not None
-    size = {key: value.nbytes for key, value in held.items()}
-    held |= {"b": urn.b.data}
-    collected = {key: urn.partition.collect(value) for key, value in held.items()}
+    stored = {"W": urn.W.data, "gradient": urn.W.grad, **state}
+    assert stored["gradient"] is not None
+    size = {key: value.nbytes for key, value in stored.items()}
+    stored |= {"b": urn.b.data}
+    collected = {key: urn.partition.collect(value) for key, value in stored.items()}
     with torch.no_grad():
         unseen = torch.randn(4, D_IN, generator=generator)
         answers = {"logits": urn(unseen, "b"), "states": torch.stack(urn.states(unseen))}
@@ -185,7 +185,7 @@ def test_each_process_has_at_most_55_percent_of_the_memory(ranks, one, name):
             assert size <= 0.55 * (whole or one[name]["bytes"][key]), key
 
 
-def test_rows_are_dealt_round_and_stay():
+def test_rows_are_assigned_round_robin_and_stay():
     partition = RowPartition(torch.tensor([0, 1, 0, 1, 0, 1, 0]), rank=1, world=2)
     assert partition.neurons.tolist() == [1, 3, 5]
     assert partition.rows(torch.tensor([0, 3, 4, 5])).tolist() == [1, 2]
@@ -195,7 +195,7 @@ def test_rows_are_dealt_round_and_stay():
     assert (row_index.width, row_index.place.tolist(), row_index.mine.tolist()) == (3, [3, 0, 1, 2], [0])
 
 
-def test_no_part_is_cut_out_of_a_share():
+def test_no_subnetwork_is_cut_out_of_a_sharded_network():
     urn = URN(LAYOUT, 2)
     partition = RowPartition(torch.arange(59) % 2, rank=0, world=2)
     urn.partition = partition

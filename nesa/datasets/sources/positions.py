@@ -22,7 +22,7 @@ RULE = 1  # part of the cache key: a new rule makes new data
 
 
 def edge(place: float, degrees: float) -> np.ndarray:
-    """Draw 0 left and 1 right of a line through (middle row, ``place``), ``degrees`` off upright; (32, 32), in pixels."""
+    """Draw 0 left and 1 right of a line through (middle row, ``place``), ``degrees`` off upright; (32, 32) pixels."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] + 0.5
     t = np.deg2rad(degrees)
     return np.clip(0.5 + (x - place) * np.cos(t) + (y - SIDE / 2) * np.sin(t), 0, 1)

@@ -1,7 +1,8 @@
 """Generate shapes: one of six figures, anywhere in the image, in any rotation, size and contrast.
 
 A figure is drawn with scikit-image at twice the resolution, averaged down, and added to an even grey with random sign
-and contrast; Gaussian noise is added last. Lengths are in pixels of a 32 x 32 image, contrast and noise in parts of the full range.
+and contrast; Gaussian noise is added last. Lengths are in pixels of a 32 x 32 image, contrast and noise in parts of the
+full range.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from nesa.training.strategies.avalanche_api import SupervisedPlugin
 from nesa.training.strategies.models import GrowingURN
 
 INTERVAL = 30.0  # seconds of training between two checkpoints, at least
+LONG_INTERVAL = 600.0  # where moments are factored now and then, between those of other steps
 SHARE = 0.02  # of the training time that they may take
 DISK_SPEED = 100e6  # bytes a second, until the first has been timed: a slow disk
 
@@ -53,7 +54,8 @@ class StepCheckpointPlugin(SupervisedPlugin, supports_distributed=True):
 
     def after_training_iteration(self, strategy, **kwargs) -> None:
         now = time.perf_counter()
-        due = now - self.last >= max(INTERVAL, self.cost / SHARE) and _is_small(strategy.optimizer)
+        wait = INTERVAL if _is_small(strategy.optimizer) else LONG_INTERVAL
+        due = now - self.last >= max(wait, self.cost / SHARE)
         if self.save is not None and (due or self.interrupt.pending is not None) and _is_finite(strategy.model):
             self.save(self.state_dict())
             self.last = time.perf_counter()
@@ -155,7 +157,7 @@ def _all_rows(packed: State, p: Tensor, free: Tensor) -> Tensor:
 
 
 def _is_small(optimizer: torch.optim.Optimizer) -> bool:
-    """Where moments are factored now and then, a checkpoint waits for that."""
+    """Whether a checkpoint is as small now as it gets: the moments have just been factored, or never are."""
     return not getattr(optimizer, "factored_moments", False) or bool(getattr(optimizer, "factored", None))
 
 

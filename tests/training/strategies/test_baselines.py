@@ -1,4 +1,4 @@
-"""nesa.training.strategies.baselines, nesa.training.strategies.baseline_plugins and nesa.training.strategies.shared_model: Avalanche's learners on one URN, with unequal heads, exact to resume."""
+"""nesa.training.strategies.baselines and nesa.training.strategies.baseline_plugins: Avalanche's learners on one URN, with unequal heads, exact to resume."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nesa.training.strategies.shared_model import MIXED, SharedURN
 from torch.nn.functional import cross_entropy, kl_div
 
 from nesa.config.curriculum import Augment, Curriculum, Input, Learner, Network, Penalties, Task, Training
@@ -14,9 +13,12 @@ from nesa.datasets.registry import Arrays
 from nesa.errors import RunFolderError
 from nesa.run_folder.checkpoint import save
 from nesa.training.accumulation import Accumulation
+from nesa.training.batches import Batches
+from nesa.training.evaluation import weight_penalty
 from nesa.training.strategies.baseline_plugins import InterleavedBatches, Replay, shares
-from nesa.training.strategies.baselines import BaselineLearner, weight_cost
-from nesa.training.task_data import Batches, TaskData, from_arrays
+from nesa.training.strategies.baselines import BaselineLearner
+from nesa.training.strategies.models import MISSING_CLASS, SharedURN
+from nesa.training.task_data import TaskData, from_arrays
 from urn.layout import Layout
 from urn.network import URN
 from urn.penalties import Penalty, early_loss, literal_penalty
@@ -78,7 +80,7 @@ def shared_urn(iterations=(3, 3, 3), update: str = "residual_both") -> SharedURN
 def literal_logits(model: SharedURN, x, t: int):
     """Task t's logits (B, D_out) by the update rule to the letter, for autograd."""
     name = model.names[t]
-    return model.at(t).states(x, name)[-1][:, model.urn.layout.ports[name]]
+    return model.at(t).states(x, name)[-1][:, model.network.layout.ports[name]]
 
 
 X = torch.randn(24, D_IN, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -92,7 +94,7 @@ def test_a_batch_of_one_task_gives_exactly_its_logits(t: int):
     model = shared_urn()
     logits = model(X, torch.full((24,), t))
     assert logits.shape == (24, WIDTHS[t])
-    assert torch.equal(logits, model.urn(X, f"t{t}")) and torch.equal(logits, model(X, t))
+    assert torch.equal(logits, model.network(X, f"t{t}")) and torch.equal(logits, model(X, t))
     assert torch.allclose(logits, literal_logits(model, X, t), atol=1e-12)
 
 
@@ -106,29 +108,29 @@ def test_mixed_batches_have_each_tasks_logits_and_gradients(iterations, update: 
     assert out.shape == (24, 10)
     loss = cross_entropy(out, y)
     loss.backward()
-    found = model.urn.W.grad.clone(), model.urn.b.grad.clone()
+    found = model.network.W.grad.clone(), model.network.b.grad.clone()
     model.zero_grad()
     losses = []
     for t in range(3):
         mine = labels == t
         literal = literal_logits(model, X[mine], t)
         assert torch.allclose(out[mine, : WIDTHS[t]], literal, atol=1e-12)
-        assert bool((out[mine, WIDTHS[t] :] == MIXED).all())
+        assert bool((out[mine, WIDTHS[t] :] == MISSING_CLASS).all())
         losses.append(cross_entropy(literal, y[mine], reduction="sum"))
     expected = sum(losses) / 24
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-12)
     expected.backward()
-    assert torch.allclose(found[0], model.urn.W.grad, atol=1e-12)
-    assert torch.allclose(found[1], model.urn.b.grad, atol=1e-12)
+    assert torch.allclose(found[0], model.network.W.grad, atol=1e-12)
+    assert torch.allclose(found[1], model.network.b.grad, atol=1e-12)
 
 
 def test_two_passes_before_one_backward_have_the_sum_of_their_gradients():
     model = shared_urn()
     (model(X, 0).square().mean() + 3 * model(X[:7], 2).square().mean()).backward()
-    found = model.urn.W.grad.clone()
+    found = model.network.W.grad.clone()
     model.zero_grad()
     (literal_logits(model, X, 0).square().mean() + 3 * literal_logits(model, X[:7], 2).square().mean()).backward()
-    assert torch.allclose(found, model.urn.W.grad, atol=1e-12)
+    assert torch.allclose(found, model.network.W.grad, atol=1e-12)
 
 
 @pytest.mark.parametrize("iterations", [(4, 4, 4), (3, 5, 4)])
@@ -140,11 +142,13 @@ def test_the_activity_term_of_a_mixed_batch(iterations):
     expected = 0.0
     for t in range(3):
         states = model.at(t).states(X[labels == t], f"t{t}")
-        terms = literal_penalty(model.urn.W, states, model.urn.layout, model.penalty, last_iteration=False, ports=False)
+        terms = literal_penalty(
+            model.network.W, states, model.network.layout, model.penalty, last_iteration=False, ports=False
+        )
         expected += float(terms.detach()) * int((labels == t).sum()) / 24  # a mean over the whole batch
-    assert float(model.activity.detach()) == pytest.approx(expected, rel=1e-9)
+    assert float(model.last_pass.activity.detach()) == pytest.approx(expected, rel=1e-9)
     model.eval()(X, labels)
-    assert float(model.activity.detach()) == 0
+    assert float(model.last_pass.activity.detach()) == 0
 
 
 @pytest.mark.parametrize("iterations", [(4, 4, 4), (2, 5, 4)])
@@ -155,7 +159,7 @@ def test_the_early_loss_of_a_batch(iterations, mixed: bool):
     labels = torch.arange(24) % 3 if mixed else torch.ones(24, dtype=torch.long)
     y = torch.arange(24) % 2
     out = model.train()(X, labels)
-    found = early_loss(cross_entropy, model.early, y).item()
+    found = early_loss(cross_entropy, model.last_pass.early, y).item()
     expected = 0.0
     for t in labels.unique().tolist():
         mine = labels == t
@@ -167,21 +171,21 @@ def test_the_early_loss_of_a_batch(iterations, mixed: bool):
         assert torch.allclose(out[mine, :width], readouts[-1], atol=1e-12)
     assert found == pytest.approx(expected, rel=1e-6)
     model.eval()(X, labels)
-    assert not model.early
+    assert not model.last_pass.early
 
 
 def test_without_labels_every_task_seen_in_training_answers():
     model = shared_urn((3, 5, 3))
     model.penalty = Penalty(activity=1.0)
     model.train()(X, 1)
-    activity = model.activity
+    activity = model.last_pass.activity
     for label in (2, 0):
         model.adaptation(type("Experience", (), {"task_labels": [label]}))
     answers = model(X, None)
     assert sorted(answers) == [0, 2]
     for t, logits in answers.items():
         assert torch.allclose(logits, literal_logits(model, X, t), atol=1e-12)
-    assert model.activity is activity  # a look at old answers is not activity of the batch
+    assert model.last_pass.activity is activity  # a look at old answers is not activity of the batch
 
 
 def test_a_copy_keeps_its_answers_when_the_model_moves_on():
@@ -191,7 +195,7 @@ def test_a_copy_keeps_its_answers_when_the_model_moves_on():
     before = twin(X, 2)
     assert torch.equal(before, model(X, 2))
     with torch.no_grad():
-        model.urn.W.mul_(0.5)
+        model.network.W.mul_(0.5)
     assert torch.equal(twin(X, 2), before) and not torch.equal(model(X, 2), before)
     assert twin.names == model.names
 
@@ -287,14 +291,14 @@ def test_remembered_images_are_augmented_as_their_own_task_says():
 
 def test_joint_batches_are_balanced_and_begin_from_the_first_weights():
     learner, naive = rival("joint", epochs=1), rival("naive", epochs=1)
-    start = learner.model.urn.W.data.clone()
+    start = learner.model.network.W.data.clone()
     learner.train(0)
     naive.train(0)
-    assert torch.equal(learner.model.urn.W.data, naive.model.urn.W.data)  # one task is one task
+    assert torch.equal(learner.model.network.W.data, naive.model.network.W.data)  # one task is one task
     learner.train(1)
-    after_two = learner.model.urn.W.data.clone()
+    after_two = learner.model.network.W.data.clone()
     again = rival("joint", epochs=1)
-    assert torch.equal(again.model.urn.W.data, start)
+    assert torch.equal(again.model.network.W.data, start)
     seen = []
     fresh = again._fresh
 
@@ -306,7 +310,7 @@ def test_joint_batches_are_balanced_and_begin_from_the_first_weights():
 
     again._fresh = spied
     again.train(1)
-    assert torch.equal(again.model.urn.W.data, after_two)  # what came before does not matter
+    assert torch.equal(again.model.network.W.data, after_two)  # what came before does not matter
     (spy,) = seen
     assert len(spy.batches) == 270 // 16 == again.steps(1)
     assert all(labels.tolist() == [0] * 16 + [1] * 16 for _, labels in spy.batches)
@@ -348,7 +352,7 @@ def test_strength_zero_is_naive(name: str, params):
     for k in (0, 1):
         without.train(k)
         naive.train(k)
-    assert torch.equal(without.model.urn.W.data, naive.model.urn.W.data)
+    assert torch.equal(without.model.network.W.data, naive.model.network.W.data)
 
 
 def test_ewc_of_a_huge_strength_hardly_moves_what_matters():
@@ -356,18 +360,18 @@ def test_ewc_of_a_huge_strength_hardly_moves_what_matters():
     for strength in (0.0, 1e7):
         learner = rival("ewc", params={"lambda": strength}, epochs=3)
         learner.train(0)
-        kept = learner.model.urn.W.data.clone()
+        kept = learner.model.network.W.data.clone()
         importance = learner.memory.importances[0]["urn.W"].data.clone()
         learner.train(1)
         matters = importance >= importance.quantile(0.9)
-        moved[strength] = float((learner.model.urn.W.data - kept)[matters].abs().mean())
+        moved[strength] = float((learner.model.network.W.data - kept)[matters].abs().mean())
     assert moved[1e7] < 0.1 * moved[0.0]
 
 
 def test_ewc_importances_are_mean_squares_of_batch_gradients():
     learner = rival("ewc", dtype=torch.float64, epochs=1)
     learner.train(0)
-    urn, data = learner.model.urn, TASKS[0]
+    urn, data = learner.model.network, TASKS[0]
     x, y = data.prepare(data.train.x).double(), data.train.y
     squares, batches = torch.zeros_like(urn.W), 0
     for first in range(0, len(x), 32):
@@ -387,7 +391,7 @@ def test_lwf_distils_each_old_head():
     model, lwf = learner.model.train(), learner.memory.lwf
     model.known_train_tasks_labels |= {2}
     with torch.no_grad():
-        model.urn.W.mul_(0.9)  # away from the teacher
+        model.network.W.mul_(0.9)  # away from the teacher
     x = TASKS[2].prepare(TASKS[2].train.x[:32])
     expected = 0.0
     for t in (0, 1):
@@ -429,15 +433,17 @@ def test_outputs_send_nothing_under_any_penalty(name: str, penalties: Penalties)
     learner = rival(name, penalties=penalties, epochs=1)
     for k in (0, 1):
         learner.train(k)
-    outputs = torch.cat([learner.model.urn.layout.ports[port] for port in learner.model.names])
-    assert not bool(learner.model.urn.W.data[:, outputs].any())
+    outputs = torch.cat([learner.model.network.layout.ports[port] for port in learner.model.names])
+    assert not bool(learner.model.network.W.data[:, outputs].any())
 
 
 def test_the_weight_penalty_that_is_reported():
     urn = URN(Layout.grid((4, 3, 3), 1, {"a": 2}), 2, generator=torch.Generator().manual_seed(0))
     penalty = Penalty(weight=0.2, synapse_length=0.5, beta=4.0)
     states = [torch.zeros(1, urn.S)] * 3
-    assert weight_cost(urn, penalty) == pytest.approx(float(literal_penalty(urn.W.data, states, urn.layout, penalty)))
+    assert weight_penalty(urn, penalty) == pytest.approx(
+        float(literal_penalty(urn.W.data, states, urn.layout, penalty))
+    )
 
 
 # --- resuming --------------------------------------------------------------------------------------------------------
@@ -456,8 +462,8 @@ def test_a_resumed_rival_equals_an_unbroken_one(name: str, tmp_path):
     resumed.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
     assert resumed.accuracy(0, "test") == broken.accuracy(0, "test")
     resumed.train(2)
-    assert torch.equal(resumed.model.urn.W.data, unbroken.model.urn.W.data)
-    assert torch.equal(resumed.model.urn.b.data, unbroken.model.urn.b.data)
+    assert torch.equal(resumed.model.network.W.data, unbroken.model.network.W.data)
+    assert torch.equal(resumed.model.network.b.data, unbroken.model.network.b.data)
 
 
 def test_a_checkpoint_of_another_learner_is_refused():
@@ -477,7 +483,7 @@ def test_fixed_input_rows_stay_zero():
     learner = BaselineLearner(
         curriculum("naive", epochs=1), TASKS, source, torch.device("cpu"), lambda name, fields: None
     )
-    start = learner.model.urn.W.data.clone()
+    start = learner.model.network.W.data.clone()
     learner.train(0)
-    assert not bool(learner.model.urn.W.data[layout.inputs].any())
-    assert not torch.equal(learner.model.urn.W.data, start)
+    assert not bool(learner.model.network.W.data[layout.inputs].any())
+    assert not torch.equal(learner.model.network.W.data, start)

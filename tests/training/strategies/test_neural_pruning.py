@@ -16,8 +16,9 @@ from torch import nn
 from nesa.errors import RunFailed, UserError
 from nesa.training.accumulation import Accumulation, Dynamics
 from nesa.training.pruning import accuracy
-from nesa.training.strategies.models import MIXED, GrowingURN
-from nesa.training.strategies.neural_pruning import NeuralPruning, SupervisedPlugin
+from nesa.training.strategies.avalanche_api import SupervisedPlugin
+from nesa.training.strategies.models import MISSING_CLASS, GrowingURN
+from nesa.training.strategies.neural_pruning import NeuralPruning
 from urn.layout import Layout
 from urn.optim import Proximal
 from urn.penalties import Penalty
@@ -101,7 +102,7 @@ def test_given_validation_data_are_used_and_nothing_is_held_out():
     strategy = naive(model(), [pruning, Notes(lambda s: sizes.append(len(s.adapted_dataset)), "before_training_exp")])
     strategy.train(stream()[0])
     assert sizes == [60] and asked == [0]
-    assert pruning.settled.score_before * 33 == pytest.approx(round(pruning.settled.score_before * 33))
+    assert pruning.result.score_before * 33 == pytest.approx(round(pruning.result.score_before * 33))
 
 
 # --- penalties -------------------------------------------------------------------------------------------------------
@@ -123,8 +124,8 @@ def weights_along_a_task(optimizer, penalty: Penalty, **options) -> list[torch.T
 def test_moments_are_condensed_at_ends_of_epochs_so_many_steps_apart(monkeypatch):
     """An epoch has 6 steps here: at least 10 steps are two epochs, and healing is over before it has come to that."""
     steps: list[int] = []
-    monkeypatch.setattr("nesa.training.strategies.neural_pruning.CONDENSE", 10)
-    monkeypatch.setattr(Proximal, "factor_moments", lambda self: steps.append(int(self.state[self.urn.W]["step"])))
+    monkeypatch.setattr("nesa.training.strategies.neural_pruning.FACTOR_INTERVAL", 10)
+    monkeypatch.setattr(Proximal, "factor_moments", lambda self: steps.append(int(self.state[self.network.W]["step"])))
     penalty = Penalty("prox_decoupled", weight=0.3, activity=0.01)
     weights_along_a_task(lambda urn: Proximal(urn.task_network, "adam", 0.01), penalty, compaction=False)
     assert steps == list(range(12, 6 * EPOCHS + 1, 12)) and steps
@@ -267,15 +268,15 @@ def test_settling_and_healing_are_reported():
     x, y = samples(0)
     pruning = plugin(
         validation=lambda experience: (x, y),
-        report=lambda name, fields: told.append((name, fields)),
-        before_settling=lambda experience: {"note": experience.current_experience},
+        on_event=lambda name, fields: told.append((name, fields)),
+        before_pruning=lambda experience: {"note": experience.current_experience},
         extra=lambda experience: {"mean": 0.5},
     )
     urn = model()
     naive(urn, [pruning]).train(stream()[0])
     [fields] = [fields for name, fields in told if name == "settled"]
     assert (fields["task"], fields["note"]) == ("a", 0)
-    settled = pruning.settled
+    settled = pruning.result
     assert fields["accuracy_val_before"] == settled.score_before
     assert fields["accuracy_val_pruned"] == settled.score_after
     assert (fields["theta"], fields["weight_threshold"]) == (settled.theta, settled.weight_threshold)
@@ -289,7 +290,7 @@ def test_healing_moves_weights_and_adds_no_synapse():
     before: dict[str, torch.Tensor] = {}
 
     def remember(strategy) -> None:
-        if pruning._healing and "W" not in before:
+        if pruning._fine_tuning and "W" not in before:
             before["W"] = urn.task_network.W.data.clone()
 
     naive(urn, [pruning, Notes(remember, "before_forward")]).train(stream()[0])
@@ -303,7 +304,7 @@ def test_healing_that_does_harm_is_undone():
     pruning = plugin(validation=lambda experience: (x, y), heal_lr=1e4)
     urn = model()
     naive(urn, [pruning]).train(stream()[0])
-    assert accuracy(urn.accumulation.network("a"), x, y) == pruning.settled.score_after
+    assert accuracy(urn.accumulation.network("a"), x, y) == pruning.result.score_after
 
 
 def test_without_healing_the_settled_network_is_claimed():
@@ -312,7 +313,7 @@ def test_without_healing_the_settled_network_is_claimed():
     urn = model()
     naive(urn, [pruning, Notes(lambda s: steps.append(1))]).train(stream()[0])
     assert len(steps) == 6 * EPOCHS
-    assert accuracy(urn.accumulation.network("a"), x, y) == pruning.settled.score_after
+    assert accuracy(urn.accumulation.network("a"), x, y) == pruning.result.score_after
 
 
 def test_a_task_that_claims_everything_is_a_warning():
@@ -321,7 +322,7 @@ def test_a_task_that_claims_everything_is_a_warning():
     with pytest.warns(UserWarning, match=r"task 'a': settling could prune almost nothing.*Raise penalties\.weight"):
         strategy.train(stream()[0])
     told = []
-    strategy = naive(model(), [plugin(margin=-1.0, report=lambda name, fields: told.append((name, fields)))])
+    strategy = naive(model(), [plugin(margin=-1.0, on_event=lambda name, fields: told.append((name, fields)))])
     strategy.train(stream()[0])
     assert [name for name, _ in told] == ["warning", "settled"] and "Raise penalties" in told[0][1]["message"]
 
@@ -408,7 +409,7 @@ def test_each_task_has_exactly_its_logits_and_mixed_batches_are_filled():
     mixed = urn(x, labels)
     assert mixed.shape == (5, 4)
     assert torch.equal(mixed[labels == 0][:, :3], urn(x[labels == 0], 0))
-    assert mixed[labels == 0][:, 3].eq(MIXED).all()
+    assert mixed[labels == 0][:, 3].eq(MISSING_CLASS).all()
     assert torch.equal(mixed[labels == 1], urn(x[labels == 1], 1))
     assert torch.equal(urn(x, torch.ones(5, dtype=torch.long)), urn(x, 1))
 

@@ -22,6 +22,7 @@ from interruption import Ear, interrupt, life, stop_at, without_warnings
 from nesa.cli.commands import main
 from nesa.config.curriculum import Curriculum
 from nesa.errors import RunFailed
+from nesa.experiment import task_figures
 from nesa.experiment.run import resume, run
 from nesa.experiment.session import Session
 from nesa.run_folder.checkpoint import load_checkpoint
@@ -37,15 +38,16 @@ from nesa.training.strategies.neural_pruning import NeuralPruning
 @pytest.fixture(autouse=True)
 def kept_twice_an_epoch(monkeypatch):
     """After every 36th step, whatever the clock says."""
-    inner = step_checkpoint.StepCheckpointPlugin._keep
+    inner = step_checkpoint.StepCheckpointPlugin.after_training_iteration
 
-    def keep(self, strategy) -> None:
-        self.cost, self.last = 0.0, -float("inf") if self.observer.steps % 36 == 0 else float("inf")
-        inner(self, strategy)
+    def save(self, strategy, **kwargs) -> None:
+        steps = self.parts["log"].steps
+        self.cost, self.last = 0.0, -float("inf") if steps % 36 == 0 else float("inf")
+        inner(self, strategy, **kwargs)
 
-    monkeypatch.setattr(Session, "_draw", lambda *_: None)
-    monkeypatch.setattr(step_checkpoint.StepCheckpointPlugin, "_keep", keep)
-    monkeypatch.setattr("nesa.training.strategies.template.NeuralPruning", Often)
+    monkeypatch.setattr(task_figures, "draw", lambda *_: None)
+    monkeypatch.setattr(step_checkpoint.StepCheckpointPlugin, "after_training_iteration", save)
+    monkeypatch.setattr("nesa.training.strategies.pruning_learner.NeuralPruning", Often)
 
 
 class Often(NeuralPruning):
@@ -56,13 +58,13 @@ class Often(NeuralPruning):
 
 
 def long(place: Path, *overrides: str) -> Curriculum:
-    """Two tasks of 4 epochs of 72 steps, that need hidden neurons and silence many of them."""
+    """Two tasks of 4 epochs of 72 steps, that need hidden neurons and deactivate many of them; factored moments."""
     given = small_run.curriculum(place, *overrides, tasks=("five", "six"))
     return replace(given, tasks=tuple(changed(task) for task in given.tasks))
 
 
 def changed(task):
-    training = replace(task.training, epochs=4, batch_size=5)
+    training = replace(task.training, epochs=4, batch_size=5, factored_moments=True)
     return replace(task, training=training, penalties=replace(task.penalties, activity=0.02))
 
 
@@ -72,8 +74,8 @@ def place(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("epochs")
     small_run.write_data(place / "data", negatives=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda *_: None)
-        patch.setattr("nesa.training.strategies.template.NeuralPruning", Often)
+        patch.setattr(task_figures, "draw", lambda *_: None)
+        patch.setattr("nesa.training.strategies.pruning_learner.NeuralPruning", Often)
         run(long(place), out=place, name="whole", data=place / "data")
     return place
 
@@ -177,7 +179,7 @@ def test_compaction_has_dropped_neurons_and_its_window_was_open(place, tmp_path)
     assert n < 8 * 8 * 4 + 5 and fired.shape == (3, n) and bool(fired.any())
     assert unpack(kept["silent"]).shape == (3, n) and bool(unpack(kept["silent"]).any())
     assert any(row["neurons_claimed"] > 10 for row in StoredRun(place / "whole").rows)
-    W, moments = unpack(kept["W"]), kept["optimizer"]["W"]
+    W, moments = unpack(kept["W"]), kept["task_network"]["optimizer"]["W"]
     left = int((W != 0).sum())
     assert W.shape == (n, n) and left < 0.9 * n * n
     assert len(moments["exp_avg"]["at"]) == left == len(moments["exp_avg_sq"]["at"])  # zero weights have none of theirs
@@ -190,25 +192,25 @@ def test_compaction_has_dropped_neurons_and_its_window_was_open(place, tmp_path)
 @pytest.mark.parametrize(
     ("step", "change"),
     [
-        (253, lambda kept: kept["optimizer"]["W"]["exp_avg"]["values"].zero_()),
-        (253, lambda kept: kept["fired"]["values"].zero_()),
-        (253, lambda kept: kept.update(inactive=None)),
-        (253, lambda kept: kept["index"].copy_(kept["index"].flip(0))),
-        (253, lambda kept: kept["steps"].__setitem__(1, 0)),
-        (253, lambda kept: kept.update(epochs=2)),
-        (253, lambda kept: kept.update(batches=18)),
-        (217, lambda kept: kept["optimizer"]["W"]["exp_avg"]["at"].zero_()),
-        (217, lambda kept: kept["optimizer"]["W"]["exp_avg_sq"]["outer"][0].mul_(2)),
+        (253, lambda kept: kept["task_network"]["optimizer"]["W"]["exp_avg"]["values"].zero_()),
+        (253, lambda kept: kept["task_network"]["active"]["values"].zero_()),
+        (253, lambda kept: kept["task_network"].update(inactive=None)),
+        (253, lambda kept: kept["task_network"]["index"].copy_(kept["task_network"]["index"].flip(0))),
+        (253, lambda kept: kept["pruning"].update(steps=0)),
+        (253, lambda kept: kept["batches"].update(epoch=2)),
+        (253, lambda kept: kept["batches"].update(position=18)),
+        (217, lambda kept: kept["task_network"]["optimizer"]["W"]["exp_avg"]["of_nonzero"].zero_()),
+        (217, lambda kept: kept["task_network"]["optimizer"]["W"]["exp_avg_sq"]["outer"][0].mul_(2)),
     ],
     ids=[
         "moments",
-        "fired",
-        "silent",
+        "active",
+        "inactive",
         "neurons",
         "steps",
         "order",
         "place in the epoch",
-        "condensed",
+        "factored",
         "rows and columns",
     ],
 )
@@ -231,7 +233,7 @@ def test_the_animation_goes_on_too(place, tmp_path, lost, frames):
     if lost:
         film.write_bytes(film.read_bytes()[:1000])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_draw", lambda self, *_: films.append(self.film))
+        patch.setattr(task_figures, "draw", lambda *given: films.append(given[-1]))
         assert resumed(place, folder, ear) == 2 * TASK - 144
     assert [frame.label for frame in films[0].frames] == [f"epoch {k}" for k in range(1, 5)][-frames:]
     assert any(f"{ANIMATION}: " in text and text.endswith("begins where it goes on") for text in ear.said) == lost
@@ -296,8 +298,8 @@ def test_ctrl_c_and_sigterm_finish_the_step_and_save_it(place, tmp_path, monkeyp
     assert lines[-2].endswith(f"go on with: nesa resume {folder}")
     assert lines[-1] == ("interrupted" if code == 130 else "terminated")
     monkeypatch.undo()
-    monkeypatch.setattr(Session, "_draw", lambda *_: None)
-    monkeypatch.setattr("nesa.training.strategies.template.NeuralPruning", Often)
+    monkeypatch.setattr(task_figures, "draw", lambda *_: None)
+    monkeypatch.setattr("nesa.training.strategies.pruning_learner.NeuralPruning", Often)
     assert lines[-2].startswith("stopped and saved")
     assert resumed(place, folder) == 2 * TASK - step  # not one step is lost
     same(folder, place / "whole")

@@ -14,17 +14,14 @@ from nesa.datasets.registry import Arrays
 from nesa.errors import RunFailed
 from nesa.seeds import derive
 from nesa.training.accumulation import Accumulation
+from nesa.training.batches import Batches
+from nesa.training.build import make_optimizer
 from nesa.training.strategies.baselines import BaselineLearner
-from nesa.training.strategies.template import (
-    CurriculumStrategy,
-    LRSchedulePlugin,
-    Pruning,
-    TrainingLogPlugin,
-    experiences,
-    make_learner,
-    make_optimizer,
-)
-from nesa.training.task_data import Batches, TaskData, from_arrays
+from nesa.training.strategies.learner import make_learner
+from nesa.training.strategies.plugins import LRSchedulePlugin, TrainingLogPlugin
+from nesa.training.strategies.pruning_learner import PruningLearner
+from nesa.training.strategies.template import CurriculumStrategy, experiences
+from nesa.training.task_data import TaskData, from_arrays
 from urn.layout import Layout
 from urn.network import URN
 
@@ -78,16 +75,16 @@ def naive(tasks, dtype=torch.float32, report=lambda name, fields: None, **traini
 class Literal(MultiTaskModule):
     """The URN by its update rule to the letter, with autograd's gradients."""
 
-    def __init__(self, urn: URN, names):
+    def __init__(self, network: URN, names):
         super().__init__()
-        self.urn, self.names = urn, names
+        self.network, self.names = network, names
 
     def adaptation(self, experience) -> None:
         pass
 
     def forward(self, x, task_labels):
         name = self.names[int(task_labels[0])]
-        return self.urn.states(x, name)[-1][:, self.urn.layout.ports[name]]
+        return self.network.states(x, name)[-1][:, self.network.layout.ports[name]]
 
 
 class Rise(SupervisedPlugin):
@@ -142,14 +139,14 @@ def avalanche_naive(model: nn.Module, tasks) -> None:
 def test_naive_is_avalanches_naive(twin: str):
     tasks = [task(0), task(1)]
     learner = naive(tasks, torch.float64)
-    start = learner.model.urn.W.detach().clone()
+    start = learner.model.network.W.detach().clone()
     model = deepcopy(learner.model)
     if twin == "literal rule":
-        model = Literal(model.urn, model.names)
+        model = Literal(model.network, model.names)
     avalanche_naive(model, tasks)
     learner.train(0)
     learner.train(1)
-    ours, theirs = learner.model.urn, model.urn
+    ours, theirs = learner.model.network, model.network
     assert float((ours.W.data - start).abs().max()) > 0.05  # it has learned something that could differ
     assert float((ours.W.data - theirs.W.data).abs().max()) < 1e-10
     assert float((ours.b.data - theirs.b.data).abs().max()) < 1e-10
@@ -161,7 +158,7 @@ def test_learners_by_name():
     made = make_learner(
         curriculum("neural_pruning"), tasks, accumulation(tasks), torch.device("cpu"), lambda n, f: None
     )
-    assert isinstance(made, Pruning)
+    assert isinstance(made, PruningLearner)
 
 
 def test_experiences_say_what_avalanche_asks():
@@ -192,7 +189,7 @@ def loop(plugins, tasks, config: Curriculum) -> CurriculumStrategy:
         tasks=tasks,
         curriculum=config,
         model=learner.model,
-        optimizer=make_optimizer(config.tasks[0], learner.model.urn),
+        optimizer=make_optimizer(config.tasks[0], learner.model.network),
         criterion=nn.CrossEntropyLoss(),
         train_mb_size=B,
         eval_mb_size=B,
@@ -220,16 +217,15 @@ def test_schedule(name: str, warmup: int):
 def test_observer_reports_means_of_each_epoch():
     """With a learning rate of nearly zero the epoch's figures are those of the network as it stands."""
     tasks = [task(0), task(1)]
-    heard, steps = [], []
-    observer = TrainingLogPlugin(lambda name, fields: heard.append((name, fields)), steps.append)
+    epochs, steps = [], []
+    observer = TrainingLogPlugin(epochs.append, steps.append)
     strategy = loop([LRSchedulePlugin(Training(schedule="constant", lr=1e-12)), observer], tasks, curriculum(epochs=2))
     data = tasks[0]
     with torch.no_grad():
         logits = strategy.model.at(0)(data.prepare(data.train.x), data.name)
     strategy.train(experiences(tasks)[0], eval_streams=[])
     assert sum(steps) == 10
-    assert [name for name, _ in heard] == ["epoch", "epoch"]
-    first, second = (fields for _, fields in heard)
+    first, second = epochs
     assert (first["epoch"], second["epoch"], first["step"], second["step"]) == (0, 1, 5, 10)
     for fields in (first, second):
         assert fields["loss"] == pytest.approx(float(nn.functional.cross_entropy(logits, data.train.y)), abs=1e-5)
@@ -241,13 +237,3 @@ def test_a_loss_that_is_not_finite_stops_the_run():
     learner = naive(tasks, optimizer="sgd", lr=1e30)
     with pytest.raises(RunFailed, match=r"the loss is (nan|inf).*Lower the learning rate"):
         learner.train(0)
-
-
-def test_evaluation_reads_the_test_samples_in_order():
-    tasks = [task(0), task(1)]
-    strategy = loop([], tasks, curriculum())
-    strategy.experience = experiences(tasks)[1]
-    strategy.make_eval_dataloader()
-    x, y, t = (torch.cat(column) for column in zip(*strategy.dataloader, strict=True))
-    assert torch.equal(x, tasks[1].prepare(tasks[1].test.x)) and torch.equal(y, tasks[1].test.y)
-    assert t.tolist() == [1] * 50

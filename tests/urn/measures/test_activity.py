@@ -6,7 +6,7 @@ import torch
 from urn.measures.activity import NEVER, Activity, active, layer_widths, levels, varies
 
 # Five neurons, two samples, I = 3: an input, one that varies at l = 1, one that rests at a bias until l = 3, a
-# constant, a silent one.
+# constant, an inactive one.
 STATES = [
     torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0, 0.0]]),
     torch.tensor([[0.0, 5.0, 0.5, 3.0, 0.0], [0.0, 6.0, 0.5, 3.0, 0.0]]),
@@ -61,7 +61,7 @@ def test_strength_is_the_largest_mean_over_varying_iterations_before_the_last():
     states[2][:, 0] = 9.0  # larger, but constant
     states[1][:, 1] = torch.tensor([1.0, 0.0])
     states[2][:, 1] = torch.tensor([4.0, 0.0])
-    states[3][:, 2] = torch.tensor([1.0, 2.0])  # at l = I: nobody reads it
+    states[3][:, 2] = torch.tensor([1.0, 2.0])  # at l = I: no neuron reads it
     assert Activity().update(states).strength.tolist() == [2.0, 2.0, 0.0, 0.0]
 
 

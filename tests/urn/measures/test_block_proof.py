@@ -1,4 +1,4 @@
-"""urn.measures.block_proof: the blocks that a structure names are all of the network, and the proof fails where they are not."""
+"""The blocks that a structure names are all of the network, and the proof fails where they are not."""
 
 import pytest
 import torch
@@ -81,7 +81,7 @@ def test_a_block_that_only_keeps_a_neuron_silent_is_named_too():
     urn = URN(layout, 4, "residual_output", "linear", dtype=torch.float64)
     W, b = torch.zeros(6, 6, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)
     W[1, 0], W[2, 1], W[3, 1] = 1, 2, 1  # the input, a neuron at level 1, two at level 2
-    W[3, 2], b[3] = -2, 0.5  # the first of these silences the other at l = 3, where its bias alone would let it fire
+    W[3, 2], b[3] = -2, 0.5  # the first inhibits the other at l = 3, where its bias alone would activate it
     W[4, 3] = W[5, 1] = 1
     urn.set_parameters(layout, W, b)
     x = 1 + torch.rand(50, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -119,7 +119,7 @@ def test_recurrence_has_to_be_named():
 
 
 def test_a_constant_neuron_counts_when_it_is_named():
-    """Neuron 2 hears nothing and fires at its bias; the network needs it."""
+    """Neuron 2 reads nothing and is active by its bias; the network needs it."""
     layout = Layout.flat(4, 1, {"out": 1})
     W, b = torch.zeros(4, 4), torch.tensor([0.0, 0.0, 2.0, 0.0])
     W[1, 0], W[1, 2], W[3, 1] = 1.0, 1.0, 1.0

@@ -1,4 +1,4 @@
-"""urn.measures.graph against networkx: live synapses, components, longest and weighted paths, cycles that never settle."""
+"""urn.measures.graph against networkx: live synapses, components, longest and weighted paths, unsettled cycles."""
 
 from itertools import pairwise
 
@@ -144,13 +144,13 @@ def test_a_cycle_that_there_is_no_time_for_is_not_live():
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_rings_are_recurrent_and_unsettled_only_when_they_go_on(update: str, size: int):
     x = torch.rand(20, 1, dtype=torch.float64) + 0.5
-    for gain, settles in ((1.1, False), (1e-4, True)):
+    for gain, at_rest in ((1.1, False), (1e-4, True)):
         W = ring(size, gain)
         iterations = size * 4 + 1
         activity = Activity().update(urn_of(W, iterations, update).states(x))
         assert recurrence(W) == (size,)
         assert graph_depth(W, torch.tensor([0]), torch.tensor([size + 1])) == 2
-        expected = [False] + [not settles] * size + [False]
+        expected = [False] + [not at_rest] * size + [False]
         assert unsettled(W, activity).tolist() == expected
 
 

@@ -1,5 +1,6 @@
-"""urn.measures.structure on networks whose structure is known: embedded MLPs, nets with skips, rings, grids, claimed neurons;
-the same values under every update rule that is exact, and after relabelling."""
+"""urn.measures.structure on networks of known structure: embedded MLPs, nets with skips, rings, grids, claims.
+
+The same values under every update rule that is exact, and after relabelling."""
 
 from dataclasses import fields
 from itertools import pairwise
@@ -315,7 +316,7 @@ def test_the_null_keeps_planes_and_weights():
     for beta in (0.0, 9.0):
         measured = locality(W, positions, Distance(beta=beta), generator)
         assert measured.length == pytest.approx(measured.shuffled)
-    positions[:, 0] = positions[:, 2]  # with beta = 0, planes are still told apart
+    positions[:, 0] = positions[:, 2]  # with beta = 0, planes are still distinguished
     measured = locality(W, positions, Distance(beta=0.0), generator)
     assert measured.length == pytest.approx(measured.shuffled)
 
