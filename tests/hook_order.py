@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from unittest import mock
 
 import torch
@@ -37,27 +38,14 @@ def hooks_of_one_step() -> list[tuple[str, str]]:
     learner = PruningLearner(
         curriculum, [data], make_accumulation(curriculum, [data]), torch.device("cpu"), lambda name, fields: None
     )
-    patches = [
-        (owner, name)
-        for owner in PLUGINS
-        for name in vars(owner)
-        if name.startswith(("before_", "after_"))
-    ] + [(CurriculumStrategy, name) for name in STEPS]
-    with mock.patch.multiple(CurriculumStrategy, **{}):
-        stack = []
-        for owner, name in patches:
-            inner = getattr(owner, name)
+    hooks = [(owner, name) for owner in PLUGINS for name in vars(owner) if name.startswith(("before_", "after_"))]
+    with contextlib.ExitStack() as patches:
+        for owner, name in [*hooks, *((CurriculumStrategy, name) for name in STEPS)]:
 
-            def noted(*args, inner=inner, entry=(name, owner.__name__), **kwargs):
+            def noted(*args, inner=getattr(owner, name), entry=(name, owner.__name__), **kwargs):
                 called.append(entry)
                 return inner(*args, **kwargs)
 
-            patch = mock.patch.object(owner, name, noted)
-            patch.start()
-            stack.append(patch)
-        try:
-            learner.train(0)
-        finally:
-            for patch in stack:
-                patch.stop()
+            patches.enter_context(mock.patch.object(owner, name, noted))
+        learner.train(0)
     return called

@@ -22,8 +22,8 @@ from nesa.config.loader import dump, load
 from nesa.errors import RunFailed, UserError
 from nesa.owner import FREE
 from nesa.training.accumulation import Accumulation, Dynamics
-from urn.surgery import keep_only
 from urn.layout import Layout
+from urn.surgery import keep_only
 from urn.update_rules import UPDATES
 
 # A curriculum, written and read -------------------------------------------------------------------------------------

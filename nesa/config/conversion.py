@@ -13,6 +13,9 @@ from dataclasses import Field, fields
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from nesa.config.scalars import check_untyped, read_bool, read_number
 from nesa.config.yaml_tree import Node, Place, show, suggestion
 
@@ -43,7 +46,28 @@ def convert(cls: type, key: str, node: Node) -> Any:
         raise ConversionError(f"must be {_described(hint)}, not {show(node)}{_nearest(kind, node)}")
     if reason := _out_of_range(next(f for f in fields(cls) if f.name == key), value):
         raise ConversionError(reason)
-    return value
+    try:
+        return _typed(cls, key, value)
+    except OmegaConfBaseException:
+        raise ConversionError(f"must be {_described(hint)}, not {show(node)}") from None
+
+
+@cache
+def _structured(cls: type) -> DictConfig:
+    """OmegaConf's structured config of a config class: it refuses values by their annotated type."""
+    config = OmegaConf.structured(cls)
+    OmegaConf.set_readonly(config, False)
+    return config
+
+
+def _typed(cls: type, key: str, value: Any) -> Any:
+    """The value as OmegaConf holds it for ``cls.key``; lists become tuples. Raises OmegaConf's errors."""
+    if value == "???":  # OmegaConf's word for a value that is missing, here a text like others
+        return value
+    config = _structured(cls)
+    OmegaConf.update(config, key, list(value) if isinstance(value, tuple) else value, merge=False)
+    typed = config[key]
+    return tuple(typed) if OmegaConf.is_config(typed) or isinstance(typed, (list, tuple)) else typed
 
 
 def read_scalar(kind: type, node: Node) -> Any:

@@ -131,7 +131,9 @@ def extend(
                 f"{folder}: is a run of {before.learner.name}, whose answers would change with more tasks; only a run "
                 "of neural_pruning, which claims neurons, can be extended"
             )
-        accumulation = read_accumulation(folder, checkpoint_events(events)[-1])  # damaged, it is refused, not passed over
+        accumulation = read_accumulation(
+            folder, checkpoint_events(events)[-1]
+        )  # damaged, it is refused, not passed over
         curriculum = extend_curriculum(more, before, overrides)
         tasks, notes = load_tasks(curriculum, data, progress)
         known = len(before.tasks)
@@ -166,7 +168,9 @@ def _interruptible(folder: Path, progress: Progress) -> Iterator[DelayedInterrup
             yield interrupt
         except KeyboardInterrupt:
             progress.close()
-            how = "stopped and saved" if interrupt.saved else "stopped; what came after the last checkpoint is done again"
+            how = (
+                "stopped and saved" if interrupt.saved else "stopped; what came after the last checkpoint is done again"
+            )
             progress.message(f"{how}; go on with: nesa resume {folder}")
             raise
 

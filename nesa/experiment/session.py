@@ -26,7 +26,6 @@ from nesa.run_folder import metrics, resume_state, tables
 from nesa.run_folder.digest import digest, event_digest
 from nesa.run_folder.events import checkpoint_events, start_event
 from nesa.run_folder.layout import ANIMATION, EARLIER, FORMAT, PROBE, TRAINING, TRAINING_FORMAT
-
 from nesa.run_folder.writer import RunWriter
 from nesa.seeds import derive
 from nesa.training.accumulation import Accumulation
@@ -219,9 +218,7 @@ class Session:
         """Measure, write and draw what task k has claimed; returns the digests of its files."""
         data, config, curriculum = self.tasks[k], self.curriculum.tasks[k], self.curriculum
         distance = Distance(curriculum.penalties.beta, 1.0)
-        found = measure(
-            self.accumulation, data, curriculum.learner.margin, distance, derive(curriculum.seed, "null")
-        )
+        found = measure(self.accumulation, data, curriculum.learner.margin, distance, derive(curriculum.seed, "null"))
         row = self.writer.event(
             "task_claimed",
             task=data.name,
@@ -229,7 +226,10 @@ class Session:
             source=data.source_used,
             fallback=data.fallback,
             classes=data.classes,
-            **{key: figures[key] for key in ("accuracy_val_before", "accuracy_test_before", "theta", "weight_threshold")},
+            **{
+                key: figures[key]
+                for key in ("accuracy_val_before", "accuracy_test_before", "theta", "weight_threshold")
+            },
             seconds=seconds,
             iterations=config.iterations,
             **found.row,

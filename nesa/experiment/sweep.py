@@ -1,4 +1,4 @@
-"""A grid of runs over one curriculum: every combination of the values that are given, each with every seed.
+"""Run a grid over one curriculum: every combination of the given values, each with every seed.
 
     OUT/NAME/POINT-seedN/    the runs
     OUT/NAME/sweep.csv       one row a run: the values, the seed, and what came out
@@ -46,7 +46,7 @@ class Row:
     found: dict[str, float] = field(default_factory=dict)
 
     def read(self) -> None:
-        """What came out of the finished run: MEASURES, and the accuracy of each task after the last one."""
+        """Read the results of the finished run: MEASURES, and the accuracy of each task after the last one."""
         run = StoredRun(self.folder)
         whole, last = task_values(run, WHOLE), task_values(run, run.names[-1])
         found = {key: whole.get(key, last.get(key)) for key in MEASURES}
@@ -60,8 +60,9 @@ class Row:
 
 
 def axes(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """key=v1,v2 words as {key: values}, and the words with one value, which hold for every run. Commas inside
-    brackets, braces and quotes belong to the value. Raises UserError."""
+    """Split key=v1,v2 words into {key: values} and the words with one value, which hold for every run.
+
+    Commas inside brackets, braces and quotes belong to the value. Raises UserError."""
     several, single = {}, []
     for word in words:
         key, equals, text = word.partition("=")
@@ -78,8 +79,9 @@ def axes(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def plan(path: str | Path, words: Sequence[str], out: Path, name: str | None, seeds: Sequence[int] | None) -> list[Row]:
-    """Every run of the grid, in order, checked as `nesa check` would. Raises CurriculumError, and UserError when no
-    key has several values and there is one seed."""
+    """List every run of the grid, in order, checked as `nesa check` would.
+
+    Raises CurriculumError, and UserError when no key has several values and there is one seed."""
     several, single = axes(words)
     base = load(path, single)
     seeds = list(seeds or [base.seed])
@@ -111,7 +113,7 @@ def sweep(
     animate: bool = True,
     quiet: bool = False,
 ) -> None:
-    """Brings every row to its end and keeps sweep.csv and the front up to date."""
+    """Run every row to its end and keep sweep.csv and the Pareto front up to date."""
     for row in rows:
         if multi_run.is_finished(row.folder):
             row.read()
@@ -124,7 +126,13 @@ def sweep(
             progress.message(name)
             try:
                 multi_run.ensure(
-                    row.curriculum, row.folder, device=device, data=data, command=command, animate=animate, progress=progress
+                    row.curriculum,
+                    row.folder,
+                    device=device,
+                    data=data,
+                    command=command,
+                    animate=animate,
+                    progress=progress,
                 )
                 row.read()
             except RunFailed as error:
@@ -135,7 +143,7 @@ def sweep(
 
 
 def points(rows: Sequence[Row]) -> list[tuple[Point, list[Row]]]:
-    """Means and spreads over the seeds of each setting that has finished runs; sizes are NaN for rival learners."""
+    """Average each setting that has finished runs over its seeds; sizes are NaN for baseline learners."""
     found = []
     for name in dict.fromkeys(row.point for row in rows):
         members = [row for row in rows if row.point == name and row.found]
@@ -150,7 +158,7 @@ def points(rows: Sequence[Row]) -> list[tuple[Point, list[Row]]]:
 
 
 def text(rows: Sequence[Row]) -> str:
-    """One line a setting, for a terminal of 80 columns: * marks those on the front of accuracy against neurons."""
+    """Format one line a setting for a terminal of 80 columns; * marks the Pareto front of accuracy against neurons."""
     made, keys = points(rows), list(rows[0].setting)
     short = [key.rpartition(".")[2] for key in keys]
     names = short if len(set(short)) == len(short) else keys
@@ -172,7 +180,7 @@ def text(rows: Sequence[Row]) -> str:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """One row a run, numbers in full."""
+    """Format one row a run as CSV, numbers in full."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     keys = list(dict.fromkeys(key for row in rows for key in row.setting))

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from urn.surgery import keep_only
 
 from nesa.training.evaluation import accuracy
 from urn.network import URN
 from urn.penalties import Penalty
+from urn.surgery import keep_only
 
 BISECTIONS = 12
 CROWDED = 0.9  # a task that claims at least this share of the free neurons has not been pruned

@@ -310,7 +310,9 @@ def test_a_store_comes_back_from_a_file_bit_for_bit():
     assert torch.equal(store.owner, again.owner) and again.owner.dtype == torch.int16
     assert again.layout.plane == (2, 2) and torch.equal(again.layout.positions, store.layout.positions)
     assert (again.gain, again.inputs_receive) == (0.7, True)
-    assert [(c.name, c.rule, c.extra) for c in again.claims] == [(c.name, c.rule, c.extra) for c in store.claims]
+    assert [(c.name, c.dynamics, c.extra) for c in again.claims] == [
+        (c.name, c.dynamics, c.extra) for c in store.claims
+    ]
     assert again.claims[0].extra == {"mean": 0.25, "classes": ["x", "y"]}
     for task in ("a", "b"):
         assert torch.equal(again.network(task)(probe()), store.network(task)(probe()))

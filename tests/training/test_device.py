@@ -21,7 +21,7 @@ from nesa.training.accumulation import Accumulation, Dynamics
 from nesa.training.batches import Batches
 from nesa.training.strategies.models import GrowingURN
 from nesa.training.strategies.neural_pruning import NeuralPruning
-from nesa.training.strategies.template import LRSchedulePlugin, TrainingLogPlugin
+from nesa.training.strategies.plugins import LRSchedulePlugin, TrainingLogPlugin
 from nesa.training.task_data import Samples, TaskData
 from urn.compaction import ActivityTracker
 from urn.layout import Layout

@@ -83,7 +83,7 @@ def newborn(model: GrowingURN, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     accumulation = model.accumulation
     name = model.names[k]
     generator = torch.Generator().manual_seed(derive(0, "weights", name))
-    task_network, index = accumulation.task_network(name, model.rule, generator)
+    task_network, index = accumulation.task_network(name, model.dynamics, generator)
     W, _ = accumulation.full()
     W[index[:, None], index] = task_network.W.data
     return W, index[~task_network.frozen]

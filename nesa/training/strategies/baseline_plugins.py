@@ -1,4 +1,4 @@
-"""What a rival learner keeps of the tasks that it has learned: Avalanche's plugins, made exact to resume.
+"""Adapt Avalanche's plugins against forgetting (EWC, replay, LwF), with state that resumes exactly.
 
     naive, joint   nothing
     ewc            EWCPlugin: weights and importances        Kirkpatrick et al. 2017, arXiv 1612.00796
@@ -27,14 +27,14 @@ from nesa.training.task_data import Samples, TaskData
 
 
 class Naive(SupervisedPlugin):
-    """Nothing is done against forgetting. The other rivals have these methods too."""
+    """Nothing is done against forgetting. The other baseline plugins have these methods too."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs beside the weights; tensors, numbers and text only."""
+        """Return what resuming needs beside the weights; tensors, numbers and text only."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any], model: SharedURN, learned: Sequence[Any]) -> None:
-        """model: with the weights after the experiences `learned`."""
+        """Restore the state. model: with the weights after the experiences `learned`."""
 
 
 class EWC(EWCPlugin):
@@ -65,7 +65,7 @@ class Replay(ReplayPlugin):
         self.curriculum, self.tasks = curriculum, tasks
 
     def remembered(self) -> dict[int, Tensor]:
-        """For each learned task the rows of its training samples that are in memory."""
+        """Return {task: rows} of the training samples that are in memory."""
         policy: Any = self.storage_policy
         buffers = (group.buffer for group in policy.buffer_groups.values())
         return {buffer.targets_task_labels[0]: torch.tensor(list(buffer.rows)) for buffer in buffers if len(buffer)}
@@ -88,7 +88,7 @@ class Replay(ReplayPlugin):
         self.remember(strategy.experience)
 
     def remember(self, experience: Any) -> None:
-        """Avalanche draws from torch's global generator; here the draw depends on (seed, task) alone."""
+        """Store samples of an experience; the draw depends on (seed, task), where Avalanche uses torch's global generator."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.curriculum.seed, "memory", experience.current_experience))
             self.storage_policy.post_adapt(None, experience)
@@ -116,7 +116,7 @@ class LwF(LwFPlugin):
 
 
 def make_baseline_plugin(curriculum: Curriculum, tasks: Sequence[TaskData]) -> Naive | EWC | Replay | LwF:
-    """What the learner of that name does against forgetting, as a plugin."""
+    """Create the plugin that does what the curriculum's learner does against forgetting."""
     params = curriculum.learner.params
     make: dict[str, Callable[[], Naive | EWC | Replay | LwF]] = {
         "naive": Naive,

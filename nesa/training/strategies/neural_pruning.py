@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from urn.surgery import rebind_parameters, unshard
 
 from nesa.errors import RunFailed, UserError
 from nesa.seeds import derive
@@ -34,6 +33,7 @@ from urn.compaction import ActivityTracker, compact, set_active_sets, update_ful
 from urn.network import URN
 from urn.optim import Proximal
 from urn.penalties import Penalty, soft_threshold_
+from urn.surgery import rebind_parameters, unshard
 
 FACTOR_INTERVAL = 50  # steps at least between two times: where epochs are short, momentum would never build up
 

@@ -47,6 +47,9 @@ class LRSchedulePlugin(SupervisedPlugin, supports_distributed=True):
         self.training = training
 
     def before_training_exp(self, strategy, **kwargs) -> None:
+        for group in strategy.optimizer.param_groups:
+            group["lr"] = self.training.lr
+            group.pop("initial_lr", None)  # of an earlier task, which torch's schedulers would keep
         total = max(1, strategy.train_epochs * len(strategy.dataloader))
         self.schedule = WarmupSchedule(strategy.optimizer, self.training, total)
 

@@ -13,9 +13,9 @@ from nesa.datasets.registry import Arrays
 from nesa.errors import RunFolderError
 from nesa.run_folder.checkpoint import save
 from nesa.training.accumulation import Accumulation
-from nesa.training.batches import Batches
+from nesa.training.batches import Batches, InterleavedBatches, split_evenly
 from nesa.training.evaluation import weight_penalty
-from nesa.training.strategies.baseline_plugins import InterleavedBatches, Replay, shares
+from nesa.training.strategies.baseline_plugins import Replay
 from nesa.training.strategies.baselines import BaselineLearner
 from nesa.training.strategies.models import MISSING_CLASS, SharedURN
 from nesa.training.task_data import TaskData, from_arrays
@@ -215,7 +215,7 @@ def test_together_lays_parts_under_one_another_and_begins_short_ones_again():
 
 @pytest.mark.parametrize(("B", "parts", "expected"), [(7, 3, [3, 2, 2]), (8, 1, [8]), (2, 3, [1, 1, 1])])
 def test_shares(B: int, parts: int, expected):
-    assert shares(B, parts) == expected
+    assert split_evenly(B, parts) == expected
 
 
 class Spy:

@@ -15,7 +15,7 @@ from torch import nn
 
 from nesa.errors import RunFailed, UserError
 from nesa.training.accumulation import Accumulation, Dynamics
-from nesa.training.pruning import accuracy
+from nesa.training.evaluation import accuracy
 from nesa.training.strategies.avalanche_api import SupervisedPlugin
 from nesa.training.strategies.models import MISSING_CLASS, GrowingURN
 from nesa.training.strategies.neural_pruning import NeuralPruning
@@ -47,7 +47,7 @@ def model(dtype=torch.float32, I: int = 3, S: int = 45) -> GrowingURN:
 
 
 def plugin(**options) -> NeuralPruning:
-    quiet = {"report": lambda name, fields: None, "heal_epochs": 1, "margin": 0.05}
+    quiet = {"on_event": lambda name, fields: None, "heal_epochs": 1, "margin": 0.05}
     return NeuralPruning(options.pop("penalty", None), **(quiet | options))
 
 
@@ -127,7 +127,9 @@ def test_moments_are_condensed_at_ends_of_epochs_so_many_steps_apart(monkeypatch
     monkeypatch.setattr("nesa.training.strategies.neural_pruning.FACTOR_INTERVAL", 10)
     monkeypatch.setattr(Proximal, "factor_moments", lambda self: steps.append(int(self.state[self.network.W]["step"])))
     penalty = Penalty("prox_decoupled", weight=0.3, activity=0.01)
-    weights_along_a_task(lambda urn: Proximal(urn.task_network, "adam", 0.01), penalty, compaction=False)
+    weights_along_a_task(
+        lambda urn: Proximal(urn.task_network, "adam", 0.01, factored_moments=True), penalty, compaction=False
+    )
     assert steps == list(range(12, 6 * EPOCHS + 1, 12)) and steps
 
 
@@ -216,10 +218,10 @@ def test_evaluation_has_no_activity_term():
     urn.penalty = Penalty(activity=5.0)
     urn.eval()
     urn(samples(1)[0], 1)
-    assert urn.measures.activity.item() == 0.0
+    assert urn.last_pass.activity.item() == 0.0
     urn.train()
     urn(samples(1)[0], 1)
-    assert urn.measures.activity.item() > 0
+    assert urn.last_pass.activity.item() > 0
 
 
 def test_prox_adam_needs_the_moments():
@@ -319,7 +321,7 @@ def test_without_healing_the_settled_network_is_claimed():
 def test_a_task_that_claims_everything_is_a_warning():
     """With nobody else to tell, the advice is one of Python's warnings."""
     strategy = naive(model(), [NeuralPruning(margin=-1.0, heal_epochs=0)])
-    with pytest.warns(UserWarning, match=r"task 'a': settling could prune almost nothing.*Raise penalties\.weight"):
+    with pytest.warns(UserWarning, match=r"task 'a': pruning could remove almost nothing.*Raise penalties\.weight"):
         strategy.train(stream()[0])
     told = []
     strategy = naive(model(), [plugin(margin=-1.0, on_event=lambda name, fields: told.append((name, fields)))])
@@ -458,7 +460,7 @@ def test_another_model():
     urn = model()
     strategy = naive(urn, [plugin()])
     strategy.model = nn.Linear(D_IN, 3)
-    with pytest.raises(TypeError, match="a strategy whose model is an AccumulatingURN, not Linear"):
+    with pytest.raises(TypeError, match="a strategy whose model is a GrowingURN, not Linear"):
         strategy.train(stream()[0])
 
 
