@@ -25,7 +25,7 @@ from urn.plan import GradientSupport
 KEPT = 1 << 29  # largest S x S whose coefficients are kept: 2 GB; to compute them costs as much as the rest of a step
 STRIP = 1 << 17  # elements of W in one strip: with its gradient and two moments 2 MB, one core's cache
 WIDE_STRIP = 1 << 26  # the same on a GPU, where launches cost more than a cache gives
-DEFERRED = "idle"  # key of the optimiser's state, as stored in checkpoints
+DEFERRED = "deferred"  # key of the optimiser's state
 SQUARES = ("exp_avg_sq",)  # moments of squares: without a sign, and steps are divided by them
 
 Block = tuple[int, int, slice, bool]  # first and last row, columns, and whether the mask excludes some of its synapses

@@ -155,12 +155,14 @@ def test_a_step_of_the_training_loop_waits_for_nothing(monkeypatch):
     )
     model.train()
     strategy.experience.current_experience = 0
+    strategy.training_pass = None
+    strategy.criterion = lambda: torch.nn.functional.cross_entropy(strategy.mb_output, strategy.mb_y)
     strategy.optimizer = Proximal(model.task_network, "adam", 1e-2, penalty=penalty)
     plugins = [LRSchedulePlugin(Training(lr=1e-2)), NeuralPruning(penalty), TrainingLogPlugin(lambda *_: None)]
     for plugin in plugins:
         plugin.before_training_exp(strategy)
     on_the_device(model.task_network, monkeypatch)
-    plugins[1]._watch(model.task_network)
+    plugins[1].track_activity(model.task_network)
     waiting = Apart()
     for number, (x, y, t) in enumerate(loader):
         if number == 1:  # the first one makes plans and moments

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from nesa.training import evaluation as module
 from nesa.training.accumulation import Accumulation, Dynamics
-from nesa.training.evaluation import accuracy, measure, observe, with_weights
+from nesa.training.evaluation import TaskMeasures, accuracy, measure, observe, task_accuracy, with_weights
 from nesa.training.task_data import Samples, TaskData
 from urn.layout import Distance, Layout
 from urn.surgery import keep_only
@@ -58,23 +60,25 @@ def store() -> Accumulation:
     return store
 
 
-def row(store: Accumulation, k: int) -> dict:
+def measures(store: Accumulation, k: int) -> TaskMeasures:
     return measure(store, TASKS[k], 0.01, Distance(), seed=0)
+
+
+def row(store: Accumulation, k: int) -> dict:
+    return measures(store, k).row
 
 
 def test_accuracy_counts_right_answers_whatever_the_batch(store, monkeypatch):
     network, data = store.network("a"), TASKS[0]
-    assert accuracy(network, data, data.test) == 1.0
-    wrong = Samples(data.test.x, torch.where(torch.arange(30) < 3, 1 - data.test.y, data.test.y))
+    assert task_accuracy(network, data, "test") == 1.0
+    wrong = torch.where(torch.arange(30) < 3, 1 - data.test.y, data.test.y)
     monkeypatch.setattr(module, "BATCH", 7)
-    assert accuracy(network, data, wrong) == pytest.approx(0.9)
+    assert accuracy(network, data.test.x, wrong, "a", data.prepare) == pytest.approx(0.9)
 
 
-def test_samples_are_normalised_before_they_are_shown(store):
-    from dataclasses import replace
-
+def test_samples_are_normalised_before_they_reach_the_network(store):
     data = replace(TASKS[0], mean=100.0)
-    assert accuracy(store.network("a"), data, data.test) == 0.5
+    assert task_accuracy(store.network("a"), data, "test") == 0.5
 
 
 def test_readouts_and_activity_over_batches(store, monkeypatch):
@@ -113,7 +117,7 @@ def test_the_second_task(store):
     assert tuple(found["levels_claimed"]) == (0, 1, 0) and tuple(found["levels_reused"]) == (1, 0, 0)
     assert found["skip_share"] == 0.0
     members = store.find("b").members.tolist()
-    levels = dict(zip(members, found["levels"].tolist(), strict=True))
+    levels = dict(zip(members, measures(store, 1).levels.tolist(), strict=True))
     assert (levels[2], levels[3]) == (1, 2)
 
 

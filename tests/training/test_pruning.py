@@ -67,12 +67,12 @@ X, Y = torch.tensor([[0.0], [1.0], [2.0], [0.0]]), torch.tensor([1, 0, 0, 1])  #
 # --- scores ---------------------------------------------------------------------------------------------------------
 
 
-def test_accuracy_counts_right_answers_whatever_the_batch():
+def test_accuracy_counts_right_answers():
     urn = chain(4)
     assert accuracy(urn, X, Y) == 1.0
     wrong = Y.clone()
     wrong[0] = 0
-    assert accuracy(urn, X, wrong, "a", batch=3) == 0.75
+    assert accuracy(urn, X, wrong, "a") == 0.75
 
 
 def test_mean_activity_by_hand():

@@ -153,15 +153,6 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert first.epoch == 3
 
 
-def test_evaluation_goes_through_the_samples_in_order():
-    data = from_arrays("t", 4, images(), seed=3)
-    found = epoch(Batches(data, data.test, 8))
-    assert [len(y) for _, y, _ in found] == [8, 8, 4] and len(Batches(data, data.test, 8)) == 3
-    assert torch.equal(torch.cat([x for x, _, _ in found]), data.prepare(data.test.x))
-    assert torch.equal(torch.cat([y for _, y, _ in found]), data.test.y)
-    assert torch.equal(torch.cat([t for _, _, t in found]), torch.full((20,), 4))
-
-
 # --- augmentation ----------------------------------------------------------------------------------------------------
 
 

@@ -237,7 +237,7 @@ def test_replay_trains_on_as_many_remembered_samples_as_new_ones():
     learner = rival("replay", params={"memory": 64}, epochs=1)
     for k in (0, 1):
         learner.train(k)
-    memory = learner.memory
+    memory = learner.plugin
     assert isinstance(memory, Replay)
     remembered = memory.remembered()
     assert {t: len(rows.unique()) for t, rows in remembered.items()} == {0: 32, 1: 32}
@@ -254,13 +254,13 @@ def test_replay_trains_on_as_many_remembered_samples_as_new_ones():
 
 def test_replay_draws_its_memory_from_the_seed_alone():
     first, second, other = (rival("replay", epochs=1) for _ in range(3))
-    other.curriculum = other.memory.curriculum = replace(other.curriculum, seed=1)
+    other.curriculum = other.plugin.curriculum = replace(other.curriculum, seed=1)
     for learner in (first, second, other):
         before = torch.random.get_rng_state()
         learner.train(0)
         after = torch.random.get_rng_state()
         torch.rand(3)  # whatever else has used the global generator
-    rows = [learner.memory.remembered()[0].tolist() for learner in (first, second, other)]
+    rows = [learner.plugin.remembered()[0].tolist() for learner in (first, second, other)]
     assert rows[0] == rows[1] != rows[2]
     assert torch.equal(before, after)
 
@@ -269,17 +269,17 @@ def test_a_memory_smaller_than_the_number_of_tasks():
     learner = rival("replay", params={"memory": 1}, epochs=1)
     for k in range(3):
         learner.train(k)
-    assert sum(map(len, learner.memory.remembered().values())) == 1
+    assert sum(map(len, learner.plugin.remembered().values())) == 1
 
 
 def test_remembered_images_are_augmented_as_their_own_task_says():
     learner = rival("replay", epochs=1)
     images = tuple(replace(data, shape=(1, 2, 4)) for data in TASKS)
     tasks = (replace(learner.curriculum.tasks[0], augment=Augment(flip=True)), *learner.curriculum.tasks[1:])
-    learner.memory.curriculum = replace(learner.curriculum, tasks=tasks)
-    learner.memory.tasks = images
+    learner.plugin.curriculum = replace(learner.curriculum, tasks=tasks)
+    learner.plugin.tasks = images
     learner.train(0)
-    rows = learner.memory.remembered()[0]
+    rows = learner.plugin.remembered()[0]
     spy = Spy(learner)
     learner.train(1)
     plain = TASKS[0].prepare(TASKS[0].train.x[rows])
@@ -361,7 +361,7 @@ def test_ewc_of_a_huge_strength_hardly_moves_what_matters():
         learner = rival("ewc", params={"lambda": strength}, epochs=3)
         learner.train(0)
         kept = learner.model.network.W.data.clone()
-        importance = learner.memory.importances[0]["urn.W"].data.clone()
+        importance = learner.plugin.importances[0]["network.W"].data.clone()
         learner.train(1)
         matters = importance >= importance.quantile(0.9)
         moved[strength] = float((learner.model.network.W.data - kept)[matters].abs().mean())
@@ -379,7 +379,7 @@ def test_ewc_importances_are_mean_squares_of_batch_gradients():
         states = urn.states(x[first : first + 32], data.name)
         cross_entropy(states[-1][:, urn.layout.ports[data.name]], y[first : first + 32]).backward()
         squares, batches = squares + urn.W.grad**2, batches + 1
-    found = learner.memory.importances[0]["urn.W"].data
+    found = learner.plugin.importances[0]["network.W"].data
     assert torch.allclose(found, (squares / batches).detach().to(found.dtype), rtol=1e-4, atol=1e-9)
 
 
@@ -388,7 +388,7 @@ def test_lwf_distils_each_old_head():
     learner = rival("lwf", epochs=1)
     for k in (0, 1):
         learner.train(k)
-    model, lwf = learner.model.train(), learner.memory.lwf
+    model, lwf = learner.model.train(), learner.plugin.lwf
     model.known_train_tasks_labels |= {2}
     with torch.no_grad():
         model.network.W.mul_(0.9)  # away from the teacher

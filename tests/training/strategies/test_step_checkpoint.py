@@ -160,10 +160,10 @@ def test_weights_that_wait_for_their_steps_go_on_to_the_same_bits(place, tmp_pat
                 run(still, out=tmp_path, name=name, data=place / "data", progress=Ear())
         path = tmp_path / name / "tasks" / "five" / TRAINING
         state = torch.load(path, weights_only=True)
-        waiting = state["training"]["optimizer"]["W"]
-        assert waiting["idle"][1] == 4 and len(waiting["idle"][0]) > 1
+        waiting = state["training"]["task_network"]["optimizer"]["W"]
+        assert waiting["deferred"][1] == 4 and len(waiting["deferred"][0]) > 1
         if forget:
-            del state["digest"], waiting["idle"]
+            del state["digest"], waiting["deferred"]
             torch.save(state | {"digest": digest(state)}, path)
         assert resumed(place, tmp_path / name) == 2 * TASK - 252
     same(tmp_path / "run", tmp_path / "whole")
@@ -174,18 +174,21 @@ def test_compaction_has_dropped_neurons_and_its_window_was_open(place, tmp_path)
     """Without this the tests above would not show that the working set and who has fired are kept."""
     folder = stopped(place, tmp_path / "run", "step 250")
     kept = load_checkpoint(folder, "five", TRAINING)["training"]
-    assert (kept["epochs"], kept["batches"]) == (2, 72) and kept["steps"] == [216, 216, 216]
-    n, fired = len(kept["index"]), unpack(kept["fired"])
-    assert n < 8 * 8 * 4 + 5 and fired.shape == (3, n) and bool(fired.any())
-    assert unpack(kept["silent"]).shape == (3, n) and bool(unpack(kept["silent"]).any())
+    steps = [kept["schedule"]["steps"], kept["pruning"]["steps"], kept["log"]["steps"]]
+    assert kept["batches"] == {"epoch": 2, "position": 72} and steps == [216, 216, 216]
+    network = kept["task_network"]
+    n, active = len(network["index"]), unpack(network["active"])
+    assert n < 8 * 8 * 4 + 5 and active.shape == (3, n) and bool(active.any())
+    assert unpack(network["inactive"]).shape == (3, n) and bool(unpack(network["inactive"]).any())
     assert any(row["neurons_claimed"] > 10 for row in StoredRun(place / "whole").rows)
-    W, moments = unpack(kept["W"]), kept["task_network"]["optimizer"]["W"]
+    W, moments = unpack(network["W"]), network["optimizer"]["W"]
     left = int((W != 0).sum())
     assert W.shape == (n, n) and left < 0.9 * n * n
-    assert len(moments["exp_avg"]["at"]) == left == len(moments["exp_avg_sq"]["at"])  # zero weights have none of theirs
-    assert moments["exp_avg"]["outer"] is None and [len(part) for part in moments["exp_avg_sq"]["outer"]] == [n, n]
+    first, second = moments["exp_avg"], moments["exp_avg_sq"]
+    assert len(first["of_nonzero"]) == left == len(second["of_nonzero"])  # zero weights have none of theirs
+    assert first["outer"] is None and [len(part) for part in second["outer"]] == [n, n]
     folder = stopped(place, tmp_path / "inside", "step 253")
-    inside = load_checkpoint(folder, "five", TRAINING)["training"]
+    inside = load_checkpoint(folder, "five", TRAINING)["training"]["task_network"]
     assert unpack(inside["optimizer"]["W"]["exp_avg"]).shape == unpack(inside["W"]).shape  # but inside an epoch they do
 
 
@@ -337,53 +340,53 @@ def test_what_has_diverged_is_not_kept(place, tmp_path):
         with pytest.raises(RunFailed, match=r"task 'five': the loss is nan, since step 101 \(epoch 1\)"):
             start(place, folder)
     kept = load_checkpoint(folder, "five", TRAINING)["training"]
-    assert kept["steps"][2] == 72 and bool(torch.isfinite(unpack(kept["W"])).all())
+    assert kept["log"]["steps"] == 72 and bool(torch.isfinite(unpack(kept["task_network"]["W"])).all())
     assert resumed(place, folder) == 2 * TASK - 72
     same(folder, place / "whole")
 
 
+class Clock:
+    """Stands for time.perf_counter; a checkpoint takes `cost` seconds."""
+
+    def __init__(self, cost: float):
+        self.now, self.cost, self.saved = 0.0, cost, []
+
+    def save(self, state) -> None:
+        self.saved.append(self.now)
+        self.now += self.cost
+
+    def steps(self, count: int, optimizer=None) -> list[float]:
+        """The times at which a plugin saves in so many steps of a second."""
+        network = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
+        strategy = SimpleNamespace(model=SimpleNamespace(task_network=network), optimizer=optimizer)
+        plugin = step_checkpoint.StepCheckpointPlugin(self.save)
+        plugin.before_training_exp(strategy)
+        for _ in range(count):
+            self.now += 1.0
+            plugin.after_training_iteration(strategy)
+        return self.saved
+
+
 @pytest.mark.parametrize(
-    ("epoch", "first", "gap"),
-    [(1, 30, 51), (7, 35, 57), (100, 100, 101), (10_000, 600, 601)],
-    ids=["steps", "short epochs", "long ones", "very long ones"],
+    ("cost", "factored", "first", "gap"),
+    [(0.25, None, 30, 30.25), (1.0, None, 30, 51), (0.25, {}, 600, 600.25), (0.25, {"exp_avg": None}, 30, 30.25)],
+    ids=["cheap", "dear", "between factored moments", "factored moments"],
 )
-def test_keeping_costs_little_by_itself(monkeypatch, epoch, first, gap):
-    """At ends of epochs, EVERY seconds apart at least, and inside one of LONG seconds; and only when the last one has
-    cost less than SHARE of what was trained."""
-    now = [0.0]
-    kept = []
-
-    def save(state) -> None:
-        kept.append(now[0])
-        now[0] += 1.0  # it takes a second
-
+def test_checkpoints_cost_little(monkeypatch, cost, factored, first, gap):
+    """INTERVAL seconds apart at least, LONG_INTERVAL where moments are factored at other steps; and only when the last
+    one has cost less than SHARE of what was trained."""
+    clock = Clock(cost)
     monkeypatch.undo()
-    monkeypatch.setattr(step_checkpoint.time, "perf_counter", lambda: now[0])
-    task_network = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
-    strategy = SimpleNamespace(
-        model=SimpleNamespace(task_network=task_network), dataloader=range(epoch), optimizer=None
-    )
-    keeper = step_checkpoint.StepCheckpointPlugin(None, None, None, save)  # type: ignore[arg-type]
-    monkeypatch.setattr(keeper, "state", lambda strategy: {})
-    keeper.before_training_exp(strategy)
-    for _ in range(2000):
-        now[0] += 1.0
-        keeper.after_training_iteration(strategy)
-    gaps = [b - a for a, b in itertools.pairwise(kept)]
-    assert kept[0] == first and set(gaps) == {gap}
+    monkeypatch.setattr(step_checkpoint.time, "perf_counter", lambda: clock.now)
+    optimizer = None if factored is None else SimpleNamespace(factored_moments=True, factored=factored)
+    saved = clock.steps(2000, optimizer)
+    gaps = [b - a for a, b in itertools.pairwise(saved)]
+    assert saved[0] == first and gaps == pytest.approx([gap] * len(gaps)) and len(gaps) > 1
 
 
 def test_the_first_of_a_large_network_waits_until_it_is_cheap(monkeypatch):
-    now, kept = [0.0], []
+    clock = Clock(0.0)
     monkeypatch.undo()
-    monkeypatch.setattr(step_checkpoint.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(step_checkpoint, "SPEED", 1200.0)  # bytes a second, for 1200 of W and its moments
-    task_network = SimpleNamespace(W=torch.zeros(10, 10), b=torch.zeros(10))
-    strategy = SimpleNamespace(model=SimpleNamespace(task_network=task_network), dataloader=range(1), optimizer=None)
-    keeper = step_checkpoint.StepCheckpointPlugin(None, None, None, lambda state: kept.append(now[0]))  # type: ignore[arg-type]
-    monkeypatch.setattr(keeper, "state", lambda strategy: {})
-    keeper.before_training_exp(strategy)
-    for _ in range(100):
-        now[0] += 1.0
-        keeper.after_training_iteration(strategy)
-    assert kept == [50.0, 80.0]
+    monkeypatch.setattr(step_checkpoint.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(step_checkpoint, "DISK_SPEED", 1200.0)  # bytes a second, for 1200 of W and its moments
+    assert clock.steps(100) == [50.0, 80.0]
