@@ -2,7 +2,7 @@
 the first two less that of the others: what of a gain is left when a control's is taken off.
 
     PYTHONPATH=. python studies/paired_difference.py "main" "alone-cifar10 penalties.activity=3e-3"
-    PYTHONPATH=. python studies/paired_difference.py --of geometry "model=urn X=32 length=5e-6" "model=urn X=32 length=0"
+    PYTHONPATH=. python studies/paired_difference.py --of geometry "X=32 length=5e-6" "X=32 length=0"
 
 Of studies/continual.py (nesa) each argument is a condition, with the keys that its rows were made with; of other
 studies it is the columns that say which rows, COLUMN=VALUE. For each task and seed that both have: accuracy on test

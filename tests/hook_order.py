@@ -1,8 +1,10 @@
-"""Train one task for one step and note every hook of our strategy and plugins, in the order in which they are called."""
+"""Train one task for one step and note every hook of our strategy and plugins in the order in which it is called."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import torch
@@ -18,6 +20,17 @@ from nesa.training.task_data import Samples, TaskData
 
 PLUGINS = (LRSchedulePlugin, TrainingLogPlugin, NeuralPruning, StepCheckpointPlugin)
 STEPS = ("make_train_dataloader", "forward", "criterion", "backward", "optimizer_step")
+
+
+def noted(owner: type, name: str, called: list[tuple[str, str]]) -> Callable[..., Any]:
+    """The method `name` of `owner`, which adds itself to `called` first."""
+    inner = getattr(owner, name)
+
+    def outer(*args, **kwargs):
+        called.append((name, owner.__name__))
+        return inner(*args, **kwargs)
+
+    return outer
 
 
 def hooks_of_one_step() -> list[tuple[str, str]]:
@@ -41,11 +54,6 @@ def hooks_of_one_step() -> list[tuple[str, str]]:
     hooks = [(owner, name) for owner in PLUGINS for name in vars(owner) if name.startswith(("before_", "after_"))]
     with contextlib.ExitStack() as patches:
         for owner, name in [*hooks, *((CurriculumStrategy, name) for name in STEPS)]:
-
-            def noted(*args, inner=getattr(owner, name), entry=(name, owner.__name__), **kwargs):
-                called.append(entry)
-                return inner(*args, **kwargs)
-
-            patches.enter_context(mock.patch.object(owner, name, noted))
+            patches.enter_context(mock.patch.object(owner, name, noted(owner, name, called)))
         learner.train(0)
     return called

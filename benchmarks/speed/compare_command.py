@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 PROBE = (
-    "import sys; from nesa.cli.commands import main; code = main(sys.argv[1:]); print('torch' in sys.modules, file=sys.stderr); "
+    "import sys; from nesa.cli.commands import main; code = main(sys.argv[1:]); "
+    "print('torch' in sys.modules, file=sys.stderr); "
     "sys.exit(code)"
 )
 

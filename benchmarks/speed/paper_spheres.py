@@ -1,6 +1,6 @@
 """The paper's smallest experiment as a whole: two 10-d shells, S = 5,000, I = 4, 4,000 samples, 200 epochs.
 
-    PYTHONPATH=.:studies python benchmarks/speed/paper_spheres.py [--S 5000] [--epochs 200] [--steps 6] [--seeds 0] [--rule plain]
+    PYTHONPATH=.:studies python benchmarks/speed/paper_spheres.py [--S 5000] [--epochs 200] [--steps 6] [--seeds 0]
     PYTHONPATH=.:studies python benchmarks/speed/paper_spheres.py --S 1000 --sides ours,off,literal --seeds 0,1,2,3,4
 
 All sides: the setting of studies/spheres.py, which has the paper's penalties (subgradient, c_W = 5e-7, c_N = 2e-5

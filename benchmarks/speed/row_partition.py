@@ -1,6 +1,7 @@
 """W dealt out to several processes against all of it in one: losses, memory and time of a step.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=. torchrun --nproc-per-node 2 benchmarks/speed/row_partition.py [--S 2000] [--claimed 400]
+    OMP_NUM_THREADS=1 PYTHONPATH=. \\
+        torchrun --nproc-per-node 2 benchmarks/speed/row_partition.py [--S 2000] [--claimed 400]
         [--B 128] [--I 4] [--steps 50] [--device cpu]
 
 Every rank trains its rows of one network for `--steps` steps; then the first one trains the same network alone, with

@@ -5,7 +5,8 @@
 The network is tiny, so that a step is mostly loop. The loops take turns, round by round, in one process; timed is from
 one step to the next, on the clock and on the processor (on a busy machine only the latter tells), without set-up.
 Printed are medians over all steps, the excess over the bare loop, and the ratio. `naive` is the training loop of every
-learner (nesa.training.strategies.template with schedule, ramp and observer); `stock` is Avalanche's Naive with its own data loader, without
+learner (nesa.training.strategies.template with all plugins);
+`stock` is Avalanche's Naive with its own data loader, without
 schedule, activity term and observer.
 """
 

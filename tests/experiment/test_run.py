@@ -1,4 +1,4 @@
-"""nesa.experiment.run: a whole run, the same run interrupted anywhere and resumed, and what is refused before anything is lost."""
+"""nesa.experiment.run: a whole run, interrupted anywhere and resumed, and what is refused before anything is lost."""
 
 from __future__ import annotations
 

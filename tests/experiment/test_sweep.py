@@ -1,4 +1,4 @@
-"""nesa.experiment.multi_run, nesa.experiment.sweep and nesa.analysis.pareto: grids, what is skipped, what is refused, and which points nothing beats."""
+"""Several runs, sweeps and the Pareto front: grids, what is skipped, what is refused, which points nothing beats."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICKSTART = str(ROOT / "curricula" / "quickstart.yaml")
 
 @pytest.fixture
 def train(monkeypatch, tmp_path):
-    """Stands for nesa.experiment.run: writes a finished run in a moment. ``fail`` and ``stop`` name folders that do not finish."""
+    """Stands for nesa.experiment.run: writes a finished run in a moment. ``fail``, ``stop``: folders not to finish."""
     monkeypatch.chdir(tmp_path)
     seen = SimpleNamespace(ran=[], resumed=[], fail=None, stop=None)
 

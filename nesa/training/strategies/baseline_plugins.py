@@ -88,7 +88,7 @@ class Replay(ReplayPlugin):
         self.remember(strategy.experience)
 
     def remember(self, experience: Any) -> None:
-        """Store samples of an experience; the draw depends on (seed, task), where Avalanche uses torch's global generator."""
+        """Store samples of an experience, drawn from (seed, task) where Avalanche uses torch's global generator."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.curriculum.seed, "memory", experience.current_experience))
             self.storage_policy.post_adapt(None, experience)

@@ -130,7 +130,7 @@ class TaskNetworkState:
         return (~network.frozen).to(network.W.device)
 
     def _packed(self, key: str, value: Any, p: Tensor, free: Tensor) -> Any:
-        """Of factored moments, what non-zero weights have, and the row and column whose outer product the others have."""
+        """Of factored moments, those of non-zero weights, and the row and column whose product the others are."""
         if not isinstance(value, Tensor):
             return value
         if value.shape != p.shape:

@@ -1,4 +1,4 @@
-"""nesa.training.strategies.baselines and nesa.training.strategies.baseline_plugins: Avalanche's learners on one URN, with unequal heads, exact to resume."""
+"""nesa.training.strategies.baselines: Avalanche's learners on one URN, with unequal heads, exact to resume."""
 
 from copy import deepcopy
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""nesa.training.strategies.step_checkpoint: a run that was stopped inside a task goes on from the last step that was kept, to the same bits."""
+"""A run that was stopped inside a task goes on from the last step that was saved, to the same bits."""
 
 from __future__ import annotations
 
