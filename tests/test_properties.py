@@ -111,14 +111,14 @@ D_IN, I = 3, 3
 def learned(accumulation: Accumulation, name: str, rule: Dynamics, generator: torch.Generator, share: float) -> None:
     """Claims a worker whose free rows hold anything, with a random part of its free neurons and synapses kept."""
     task_network, index = accumulation.task_network(name, rule, generator)
-    free = ~task_network.fixed
+    free = ~task_network.frozen
     noise = torch.randn(task_network.W.shape, generator=generator)
     task_network.W.data[free] += noise[free]
     task_network.W.data[free] *= torch.rand(task_network.W.shape, generator=generator)[free] < share
     task_network.b.data[free] = torch.randn(int(free.sum()), generator=generator)
-    task_network.hold()
+    task_network.restore_frozen()
     keep = torch.rand(task_network.S, generator=generator) < share
-    keep |= task_network.fixed
+    keep |= task_network.frozen
     keep[task_network.layout.inputs] = True
     keep[task_network.layout.ports[name]] = True
     kept = keep.nonzero().flatten()
@@ -182,7 +182,7 @@ def test_a_worker_that_would_break_one_is_refused_and_the_store_keeps_its_bits(c
     accumulation.grow(3)
     before = [value.clone() for value in accumulation.full()]
     task_network, index = accumulation.task_network("t1", rule, generator)
-    fixed, free = task_network.fixed.nonzero().flatten(), (~task_network.fixed).nonzero().flatten()
+    fixed, free = task_network.frozen.nonzero().flatten(), (~task_network.frozen).nonzero().flatten()
     row = int(fixed[int(torch.randint(len(fixed), (), generator=generator))])
     if how == "moves":
         task_network.W.data[row, int(fixed[-1])] += 1e-3

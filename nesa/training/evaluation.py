@@ -86,8 +86,9 @@ class TaskMeasures:
 
 
 def measure(accumulation: Accumulation, data: TaskData, margin: float, distance: Distance, seed: int) -> TaskMeasures:
-    """Measure a task that has just been claimed. Activity and readout depth are measured on validation data, the
-    ablation on test data."""
+    """Measure a task that has just been claimed.
+
+    Activity and readout depth are measured on validation data, the ablation on test data."""
     network = accumulation.network(data.name).to(data.val.x.device)
     entry = accumulation.find(data.name)
     number = accumulation.claims.index(entry)

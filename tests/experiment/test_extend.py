@@ -50,11 +50,11 @@ def place(tmp_path_factory) -> Path:
         (place / f"{name}.yaml").write_text(TASK.format(name))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(task_figures, "draw", lambda *_: None)
-        run(small_run.curriculum(place, tasks=("five",)), out=place, name="one", data=place / "data", film=False)
+        run(small_run.curriculum(place, tasks=("five",)), out=place, name="one", data=place / "data", animate=False)
         for before, task, after in (("one", "six", "two"), ("two", "ten", "three")):
             shutil.copytree(place / before, place / after)
             longer(place, place / after, task)
-        run(small_run.curriculum(place), out=place, name="whole", data=place / "data", film=False)
+        run(small_run.curriculum(place), out=place, name="whole", data=place / "data", animate=False)
     return place
 
 
@@ -68,7 +68,7 @@ def longer(place: Path, folder: Path, *tasks: str, ear: Ear | None = None, **opt
     """Extends the run in `folder` by these tasks, one extension each."""
     for task in tasks:
         path = place / f"{task}.yaml"
-        extend(folder, path, data=place / "data", film=False, command=["nesa", "extend"], progress=ear, **options)
+        extend(folder, path, data=place / "data", animate=False, command=["nesa", "extend"], progress=ear, **options)
     return folder
 
 
@@ -113,7 +113,7 @@ def test_without_a_grid_it_is_one_run_too(place, tmp_path):
         whole = small_run.curriculum(tmp_path, tasks=tasks)
         return replace(whole, network=replace(whole.network, grid=None, neurons=neurons))
 
-    options = {"out": tmp_path, "data": place / "data", "film": False}
+    options = {"out": tmp_path, "data": place / "data", "animate": False}
     run(given(150, "five"), name="grown", **options)
     longer(place, tmp_path / "grown", "six")
     run(given(156, "five", "six"), name="once", **options)
@@ -200,7 +200,7 @@ def test_an_interrupted_extension_is_resumed_to_the_same_result(place, one, monk
         with pytest.raises(KeyboardInterrupt):
             longer(place, one, "six")
     ear = Ear()
-    resume(one, data=place / "data", film=False, progress=ear)
+    resume(one, data=place / "data", animate=False, progress=ear)
     assert small_run.events(one) == small_run.events(place / "two")
     same_networks(one, place / "two", ("five", "six"))
     assert not any("damaged" in text or "finished" in text for text in ear.said)
@@ -219,7 +219,7 @@ def test_killed_between_the_event_and_the_curriculum(place, one):
     assert (one / "curriculum.yaml").read_text() == (place / "one" / "curriculum.yaml").read_text()
     assert read_events(one)[-1]["event"] == "extended"
     assert [check.name for check in verify(one) if not check.ok] == ["curriculum"]
-    resume(one, data=place / "data", film=False)
+    resume(one, data=place / "data", animate=False)
     assert small_run.events(one) == small_run.events(place / "two")
     assert (one / "curriculum.yaml").read_text() == (place / "two" / "curriculum.yaml").read_text()
 
@@ -235,7 +235,7 @@ def test_a_checkpoint_from_before_the_extension_that_is_damaged_is_passed_over(p
     for task in ("six", "ten"):
         path = folder / "tasks" / task / "checkpoint.pt"
         path.write_bytes(path.read_bytes()[:-100])
-    resume(folder, data=place / "data", film=False)
+    resume(folder, data=place / "data", animate=False)
     same_networks(folder, place / "whole")
     assert all(check.ok for check in verify(folder, place / "data"))
     start = start_event(read_events(folder))
@@ -284,7 +284,7 @@ def test_a_network_too_large_for_this_machine_is_refused(place, one, monkeypatch
 def test_only_a_learner_that_claims_can_be_extended(place, tmp_path):
     given = small_run.curriculum(tmp_path, tasks=("five",))
     given = replace(given, learner=replace(given.learner, name="naive"))
-    folder = run(given, out=tmp_path, data=place / "data", film=False)
+    folder = run(given, out=tmp_path, data=place / "data", animate=False)
     unchanged(
         folder, RunFolderError, "is a run of naive, whose answers would change", lambda: longer(place, folder, "six")
     )

@@ -298,7 +298,8 @@ def test_missing_data_stop_the_run_before_any_training(place, tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("NESA_DATA", raising=False)
     monkeypatch.setattr(
-        "nesa.training.strategies.template.Pruning.train", lambda *_: pytest.fail("trained without all the data")
+        "nesa.training.strategies.pruning_learner.PruningLearner.train",
+        lambda *_: pytest.fail("trained without all the data"),
     )
     given = small_run.curriculum(tmp_path)
     missing = replace(

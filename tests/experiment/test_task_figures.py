@@ -53,7 +53,7 @@ def test_the_page_has_a_layer_for_the_task(drawn):
 
 def test_without_a_film_a_run_is_the_same_but_for_it(drawn, tmp_path):
     data = small_run.write_data(tmp_path / "data")
-    plain = run(small_run.curriculum(tmp_path, tasks=("five",)), out=tmp_path, name="drawn", data=data, film=False)
+    plain = run(small_run.curriculum(tmp_path, tasks=("five",)), out=tmp_path, name="drawn", data=data, animate=False)
     assert not (plain / "tasks" / "five" / "evolution.gif").exists()
 
     def told(folder):

@@ -82,7 +82,7 @@ def test_a_study_asks_before_each_setting_whether_another_process_has_made_its_r
         Rows(path).add(seed=setting.seed + 1, found=0, seconds=1)  # somebody else does the next one
         return {"found": 1, "seconds": 1}
 
-    monkeypatch.setattr("rows.FOLDER", path.parent)
+    monkeypatch.setattr("result_rows.FOLDER", path.parent)
     monkeypatch.setattr("sys.argv", ["study.py", "all", "--most", "2"])
     study("study", "", {"all": lambda: map(Setting, range(9))}, run, print)
     assert made == [0, 2] and [row["found"] for row in Rows(path).rows] == ["0", "1", "0", "1"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 import bootstrap_intervals
+import continual as claim_study
 import geometry
 import paired_difference
 import pytest
 import reference_nets
 import small_run
 import spheres
-import study as claim_study
 import study_images
 import torch
 from result_rows import Rows
@@ -111,7 +111,7 @@ def test_neurons_that_fall_silent_are_dropped_and_those_that_stay_are_still_watc
     setting = replace(spheres.TINY, S=40, epochs=3, I=3)
     data = spheres.make_data(setting)
     urn, left = spheres.train(setting, data)
-    assert left[0] <= 25 and len(left) == 3 and urn.S == left[-1] + 12 and urn.silent is None
+    assert left[0] <= 25 and len(left) == 3 and urn.S == left[-1] + 12 and urn.inactive is None
     _, whole = spheres.train(setting, data, compact=False)
     assert whole == [28, 28, 28]
 

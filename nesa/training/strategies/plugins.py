@@ -1,4 +1,4 @@
-"""Avalanche plugins that every learner uses: the learning-rate schedule, the ramp of the penalties, and the log."""
+"""Provide the Avalanche plugins that every learner uses: learning-rate schedule, ramp of the penalties, and log."""
 
 from __future__ import annotations
 
