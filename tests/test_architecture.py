@@ -186,8 +186,8 @@ VERBS = set(
     Examine Exclude Export Extend Extract Factor Fill Find Finish Fit Flatten Forecast Format Freeze Gather Generate
     Give Group Grow Hold Import Infer Initialise Interpolate Interrupt Iterate Join Keep Label Lay Learn Leave Limit
     List Load Locate Lock Log Look Make Map Mark Mask Match Measure Merge Mirror Move Multiply Name Normalise Number
-    Offer Open Order Override Pack Parse Partition Penalise Place Plan Point Preview Print Process Prove Provide Prune Put
-    Raise Rank Read Rebind Rebuild Record Recognise Reduce Refuse Release Remove Render Repeat Replace Report Represent
+    Offer Open Order Override Pack Parse Partition Penalise Place Plan Point Preview Print Process Prove Prune Put
+    Provide Raise Rank Read Rebind Rebuild Record Recognise Reduce Refuse Release Remove Render Replace Report Represent
     Require Resize Resolve Restore Resume Return Rewind Rotate Round Run Sample Save Say Scale Score Search Select Send
     Serve Set Shard Share Shift Show Shrink Shuffle Sort Split Standardise Start State Step Stop Store Subtract Sum
     Summarise Suggest Take Tell Test Threshold Time Track Train Translate Turn Unpack Unroll Unshard Update Use
