@@ -20,7 +20,7 @@ from nesa.config.conversion import field_types
 from nesa.config.curriculum import Augment, Curriculum, Learner, Penalties, Training
 from nesa.config.loader import dump, load
 from nesa.errors import RunFailed, UserError
-from nesa.owner import FREE
+from nesa.neuron_owner import FREE
 from nesa.training.accumulation import Accumulation, Dynamics
 from urn.layout import Layout
 from urn.surgery import keep_only

@@ -21,10 +21,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from urn.extracted_module import Dense, Step, Unrolled
 from urn.layout import Layout
 from urn.measures.graph import Synapses, index_mask
 from urn.network import URN
-from urn.unrolled import Dense, Step, Unrolled
 from urn.update_rules import Update, find_update
 
 Pairs = Sequence[tuple[Tensor, Tensor | None]]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nesa.owner import FREE, INPUT, PORT
+from nesa.neuron_owner import FREE, INPUT, PORT
 
 
 class Synapses(NamedTuple):
@@ -38,7 +38,7 @@ class Synapses(NamedTuple):
 class Connectome(NamedTuple):
     """The n neurons that K claimed tasks use, and their synapses.
 
-    owner: (n,) codes of nesa.owner. task: (n,) the same, with the port of the k-th task as k. levels: (n,) as measured
+    owner: (n,) codes of nesa.neuron_owner. task: (n,) the same, with the port of task k as k. levels: (n,) as measured
     by the first task that uses a neuron. grid: whether positions (n, 3) differ. layers: K lists of synapses, whose
     sender and receiver are indices into these arrays.
     """

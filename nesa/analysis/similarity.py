@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nesa.owner import INPUT
+from nesa.neuron_owner import INPUT
 
 Array = NDArray[Any]
 

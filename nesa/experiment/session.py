@@ -20,7 +20,7 @@ from nesa.errors import RunFailed
 from nesa.experiment import task_figures
 from nesa.figures.animation import Animation
 from nesa.interrupts import DelayedInterrupt
-from nesa.owner import FREE
+from nesa.neuron_owner import FREE
 from nesa.progress import Progress
 from nesa.run_folder import metrics, resume_state, tables
 from nesa.run_folder.digest import digest, event_digest

@@ -14,7 +14,7 @@ from nesa.figures.connectome_page import connectome_page
 from nesa.figures.network import activities, receptive_fields, weight_matrix
 from nesa.figures.run import depth_over_tasks, neurons_by_level
 from nesa.figures.style import render
-from nesa.owner import PORT
+from nesa.neuron_owner import PORT
 from nesa.run_folder import tables
 from nesa.run_folder.reader import load_structure
 from nesa.run_folder.writer import RunWriter

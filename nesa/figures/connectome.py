@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from nesa.analysis.connectome import Synapses
 from nesa.figures.style import FAINT, INK, INPUT, array, page, task_colour
-from nesa.owner import FREE, PORT
-from nesa.owner import INPUT as INPUT_OWNER
+from nesa.neuron_owner import FREE, PORT
+from nesa.neuron_owner import INPUT as INPUT_OWNER
 
 # Forward, backward, lateral: the paper's red, green and black (its fig 6), in shades that the colour-blind can tell.
 COLOURS = {"forward": "#d55e00", "lateral": "#000000", "backward": "#009e73"}

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from nesa.analysis.connectome import Connectome
 from nesa.figures.connectome import COLOURS, DIRECTIONS, direction_shares, drawing_positions
 from nesa.figures.style import INK, INPUT, task_colour
-from nesa.owner import INPUT as INPUT_OWNER
-from nesa.owner import PORT
+from nesa.neuron_owner import INPUT as INPUT_OWNER
+from nesa.neuron_owner import PORT
 
 COUNT = 100_000  # synapses in a page; the strongest
 FINEST = 65_535  # the largest 16-bit coordinate

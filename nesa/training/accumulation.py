@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nesa.config.sizes import forecast, needed
 from nesa.errors import RunFailed, UserError
-from nesa.owner import FREE, INPUT, PORT
+from nesa.neuron_owner import FREE, INPUT, PORT
 from nesa.training.sparse_tensors import pack, unpack
 from urn.layout import Layout
 from urn.network import URN

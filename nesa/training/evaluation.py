@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nesa.owner import FREE
+from nesa.neuron_owner import FREE
 from nesa.training.accumulation import Accumulation
 from nesa.training.task_data import Samples, TaskData
 from urn.layout import Distance

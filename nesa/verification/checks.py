@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from nesa.config.curriculum import Curriculum
-from nesa.owner import INPUT
+from nesa.neuron_owner import INPUT
 from nesa.run_folder.events import Event, new_event
 from nesa.run_folder.tables import ACCUMULATION
 from nesa.seeds import derive

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nesa.errors import RunFailed, UserError
-from nesa.owner import FREE, INPUT, PORT
+from nesa.neuron_owner import FREE, INPUT, PORT
 from nesa.training.accumulation import Accumulation, Dynamics
 from urn.layout import Layout
 from urn.network import URN

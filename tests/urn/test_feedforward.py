@@ -17,7 +17,7 @@ from torch import nn
 from nesa.config.curriculum import Curriculum
 from nesa.config.loader import dump, load
 from nesa.experiment.run import run
-from nesa.owner import FREE
+from nesa.neuron_owner import FREE
 from nesa.training.accumulation import Accumulation, Dynamics
 from nesa.training.build import make_layout
 from nesa.training.pruning import mean_activity

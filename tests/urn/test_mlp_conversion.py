@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from urn.extracted_module import Dense
 from urn.layout import Layout
 from urn.mlp_conversion import embed, extract
 from urn.network import URN
-from urn.unrolled import Dense
 from urn.update_rules import UPDATES, find_update
 
 

@@ -50,9 +50,10 @@ class EWC(EWCPlugin):
         device = model.network.W.device
         for name, memory in (("importances", self.importances), ("weights", self.saved_params)):
             for task, params in state[name].items():
+                named = {key.replace("urn.", "network.", 1): value for key, value in params.items()}  # earlier versions
                 memory[task] = {
                     key: ParamData(key, value.shape, init_tensor=value.to(device), device=device)
-                    for key, value in params.items()
+                    for key, value in named.items()
                 }
 
 
