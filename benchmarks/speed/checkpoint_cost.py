@@ -55,7 +55,7 @@ def main() -> None:
     curriculum = replace(curriculum, tasks=curriculum.tasks[: args.tasks])
 
     spent = {"inside": 0.0, "end": 0.0}
-    write, keep, save = RunWriter.checkpoint, StepCheckpointPlugin._keep, Session._save
+    write, keep, save = RunWriter.checkpoint, StepCheckpointPlugin.after_training_iteration, Session._save_task
 
     def checkpoint(
         self: RunWriter, task: str, state: Mapping[str, Any], name: str = "checkpoint.pt", *rest: str
@@ -65,8 +65,8 @@ def main() -> None:
             weights, every, size = numbers(state, ("W",)), numbers(state), path.stat().st_size
             where = f"{task}/{name}"
             if "training" in state:
-                steps, healing = state["training"]["steps"][2], state["training"]["healing"] is not None
-                where += f" at step {steps}{', healing' if healing else ''}"
+                steps, tuning = state["training"]["log"]["steps"], state["training"]["pruning"]["fine_tuning"]
+                where += f" at step {steps}{', fine-tuning' if tuning else ''}"
             ratios = [
                 (f"{size / (4 * n):5.2f} x {n:,} {what}") for n, what in ((weights, "weights"), (every, "numbers"))
             ]
@@ -74,16 +74,16 @@ def main() -> None:
         return path
 
     def timed(inner: Any, key: str) -> Any:
-        def outer(self: Any, *args: Any) -> None:
+        def outer(self: Any, *args: Any, **kwargs: Any) -> None:
             began = time.perf_counter()
-            inner(self, *args)
+            inner(self, *args, **kwargs)
             spent[key] += time.perf_counter() - began
 
         return outer
 
     RunWriter.checkpoint = checkpoint  # type: ignore[method-assign]
-    StepCheckpointPlugin._keep = timed(keep, "inside")  # type: ignore[method-assign]
-    Session._save = timed(save, "end")  # type: ignore[method-assign]
+    StepCheckpointPlugin.after_training_iteration = timed(keep, "inside")  # type: ignore[method-assign]
+    Session._save_task = timed(save, "end")  # type: ignore[method-assign]
     task_figures.draw = lambda *_: None  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as out, Progress(quiet=True) as progress:
         began = time.perf_counter()

@@ -89,9 +89,9 @@ def place(folder: Path) -> str:
         kept = load_checkpoint(folder, tasks[-1], TRAINING)["training"]
     except Exception:
         return "training"
-    if kept["healing"] is not None:
-        return "healing"
-    return "settling" if kinds[-1] == "epoch" and kept["steps"][0] >= _steps(events, tasks[-1]) else "training"
+    if kept["pruning"]["fine_tuning"] is not None:
+        return "fine-tuning"
+    return "pruning" if kinds[-1] == "epoch" and kept["log"]["steps"] >= _steps(events, tasks[-1]) else "training"
 
 
 def _steps(events: list[dict], task: str) -> int:

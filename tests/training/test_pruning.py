@@ -266,3 +266,15 @@ def test_a_task_that_learned_nothing_is_told_what_to_lower():
 def test_a_task_that_left_room_hears_nothing():
     assert advice("edges", hidden_of(dense=True), 16, Penalty()) is None
     assert advice("edges", hidden_of(dense=True), 0, Penalty()) is None  # there was nothing to claim
+
+
+def test_half_of_the_margin_is_for_weights_and_all_of_it_for_neurons(monkeypatch):
+    floors: list[float] = []
+
+    def nothing_pruned(score, floor, low, high) -> float:
+        floors.append(floor)
+        return low
+
+    monkeypatch.setattr("nesa.training.pruning._bisect", nothing_pruned)
+    found = prune(chain(4), X, Y, "a", 0.2)
+    assert floors == pytest.approx([found.score_before - 0.1, found.score_before - 0.2])

@@ -331,3 +331,13 @@ def test_dropping_keeps_what_the_watch_has_seen():
     kept = compact(urn)
     assert urn.S == len(kept) < 18 and not set(INACTIVE) & set(kept.tolist())
     assert torch.equal(urn.tracker.fired, before[:, kept])
+
+
+def test_deferred_steps_are_applied_before_neurons_are_dropped(monkeypatch):
+    """Afterwards the rectangles that they were deferred for would be other weights."""
+    sizes: list[int] = []
+    urn = URN(Layout.flat(12, 3, {"a": 2}), 3)
+    optimizer = Proximal(urn, "adam", 0.01)
+    monkeypatch.setattr(Proximal, "apply_deferred", lambda self: sizes.append(self.network.S))
+    keep_only(urn, torch.tensor([0, 1, 2, 3, 4, 10, 11]), optimizer)
+    assert sizes == [12] and urn.S == 7

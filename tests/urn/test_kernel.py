@@ -16,7 +16,8 @@ from forward_passes import with_costs
 from urn.kernel import add_to_block, block
 from urn.layout import Layout
 from urn.network import URN
-from urn.plan import as_index
+from urn.plan import as_index, make_plan
+from urn.row_partition import RowPartition
 from urn.update_rules import UPDATES
 
 S, D_IN, B = 15, 3, 6
@@ -367,3 +368,22 @@ def test_bfloat16_products_under_all_ways_to_read(recycle, every):
     for got, want in zip(found[3], found[1], strict=True):
         assert float((got - want).norm()) <= 0.03 * float(want.norm())
     assert torch.equal(found[2][1], found[3][1])
+
+
+@pytest.mark.parametrize(("second", "nested"), [((3, 6), True), ((4, 8), False)])
+def test_the_gradients_support_is_known_for_nested_sets_alone(second, nested):
+    """Inputs 0 to 2, port 8 and 9; neurons 3 to 6 are computed at l = 1, those of `second` at l = 2."""
+    computed = torch.zeros(3, 10, dtype=torch.bool)
+    computed[1, 3:7], computed[2, second[0] : second[1]] = True, True
+    plan = make_plan(
+        inputs=torch.arange(3),
+        port=torch.tensor([8, 9]),
+        frozen=torch.zeros(10, dtype=torch.bool),
+        computed=list(computed),
+        residual_input=False,
+        residual_output=True,
+        linear_output=True,
+        like=torch.zeros(1),
+        partition=RowPartition.whole(10),
+    )
+    assert (plan.gradient_support is not None) == nested
