@@ -67,9 +67,8 @@ def main() -> None:
             if "training" in state:
                 steps, tuning = state["training"]["log"]["steps"], state["training"]["pruning"]["fine_tuning"]
                 where += f" at step {steps}{', fine-tuning' if tuning else ''}"
-            ratios = [
-                (f"{size / max(4 * n, 1):5.2f} x {n:,} {what}") for n, what in ((weights, "weights"), (every, "numbers"))
-            ]
+            counts = ((weights, "weights"), (every, "numbers"))
+            ratios = [f"{size / max(4 * n, 1):5.2f} x {n:,} {what}" for n, what in counts]
             print(f"{where:48} {size / 1e6:7.2f} MB   {'   '.join(ratios) if name != ANIMATION else ''}", flush=True)
         return path
 

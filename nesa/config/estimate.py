@@ -147,7 +147,7 @@ def _estimate_task(
     samples, known = training_samples(task)
     kept = max(1, round(0.9 * samples))
     B = min(task.training.batch_size, kept)
-    pruning = curriculum.learner.name == "neural_pruning"
+    pruning = curriculum.learner.claims_neurons
     tune_epochs = curriculum.learner.heal_epochs if pruning else 0
     training, tuning = (kept // B) * task.training.epochs, (kept // B) * tune_epochs
     receivers = hidden + (inputs if curriculum.network.inputs_receive else 0)

@@ -20,7 +20,6 @@ from nesa.errors import RunFailed
 from nesa.experiment import task_figures
 from nesa.figures.animation import Animation
 from nesa.interrupts import DelayedInterrupt
-from nesa.neuron_owner import FREE
 from nesa.progress import Progress
 from nesa.run_folder import metrics, resume_state, tables
 from nesa.run_folder.digest import digest, event_digest
@@ -236,7 +235,7 @@ class Session:
         )
         digests = self._write_files(data, found)
         task_figures.draw(self.writer, curriculum, self.accumulation, data, found, self.animation)
-        hidden = int((self.accumulation.owner >= FREE).sum())
+        hidden = self.accumulation.hidden_count
         more = self.accumulation.more(k)
         self.writer.event("forecast", task=data.name, index=k, tasks_more=more, neurons_hidden=hidden)
         self.progress.close()
@@ -310,7 +309,7 @@ class Session:
     def _grow_if_needed(self, name: str, *, announce: bool) -> None:
         """Grow the network when too few neurons are free for a task, or raise RunFailed with how many are missing."""
         accumulation, layout = self.accumulation, self.accumulation.layout
-        hidden = int((accumulation.owner >= FREE).sum())
+        hidden = accumulation.hidden_count
         missing = accumulation.missing()
         if missing <= 0:
             return

@@ -83,6 +83,11 @@ class Accumulation:
         """Return the global indices of the claimed hidden neurons, whichever task claimed them."""
         return (self.owner >= 0).nonzero().flatten()
 
+    @property
+    def hidden_count(self) -> int:
+        """Return the number of hidden neurons, free or claimed."""
+        return int((self.owner >= FREE).sum())
+
     def missing(self) -> int:
         """Return how many neurons must be added for the next task (`nesa.config.sizes.needed`); 0 or less for none.
 

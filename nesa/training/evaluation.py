@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nesa.neuron_owner import FREE
 from nesa.training.accumulation import Accumulation
 from nesa.training.task_data import Samples, TaskData
 from urn.layout import Distance
@@ -112,7 +111,7 @@ def measure(accumulation: Accumulation, data: TaskData, margin: float, distance:
     old_read = torch.zeros_like(old)
     old_read[read.neurons] = True
     I = network.iterations
-    hidden = int((accumulation.owner >= FREE).sum())
+    hidden = accumulation.hidden_count
     total, claimed = len(accumulation.claimed), int((accumulation.owner == number).sum())
     row = {
         "accuracy_test": task_accuracy(network, data, "test"),
